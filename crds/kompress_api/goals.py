@@ -1,0 +1,193 @@
+"""Goals: what they may say, and the one function that judges them. `report` and the operator both call it.
+
+Figures come as flat maps from metric name to a finite number, one map a stage. Figures of the exported model carry the
+plain name for the first format, target and batch size, and `figure_name(...)` for the others; an export also gives those
+of the baseline lowered by the same exporter, prefixed `baseline.`; a stage that starts from `source` gives the source's
+own, prefixed `source.`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kompress_api.base import Model, Rule
+from kompress_api.names import StageName
+from kompress_api.stages.export import BatchSize, FormatType
+from kompress_api.training import Metric
+
+HIGHER_IS_BETTER = frozenset({"accuracy", "recall", "f1", "top5", "throughputPerSecond"})
+LOWER_IS_BETTER = frozenset({"loss", "wer", "parameters", "macs", "modelSizeBytes", "latencyP50Ms", "latencyP99Ms", "peakMemoryBytes"})
+METRICS = HIGHER_IS_BETTER | LOWER_IS_BETTER
+TARGET_METRICS = frozenset({"latencyP50Ms", "latencyP99Ms", "throughputPerSecond", "peakMemoryBytes"})
+BASELINE_PREFIX = "baseline."
+SOURCE_PREFIX = "source."
+
+GoalMetric = Literal[
+    "accuracy",
+    "recall",
+    "f1",
+    "top5",
+    "wer",
+    "loss",
+    "parameters",
+    "macs",
+    "modelSizeBytes",
+    "latencyP50Ms",
+    "latencyP99Ms",
+    "throughputPerSecond",
+    "peakMemoryBytes",
+]
+
+
+def figure_name(metric: str, format_type: str, target: str, batch_size: int) -> str:
+    """How a figure of an exported model is called where it is not of the first format, target and batch size."""
+    return f"{metric}@{format_type}/{target}/{batch_size}"
+
+
+class Goal(Model):
+    """One thing that the model must reach: a metric and exactly one bound."""
+
+    metric: GoalMetric
+    """Figure that is judged, on the test split."""
+    at_most: float | None = None
+    """Largest value."""
+    at_least: float | None = None
+    """Smallest value."""
+    max_degradation: Annotated[float, Field(ge=0)] | None = None
+    """Most that may be lost against the baseline, in the metric's own unit (0.01 of accuracy is one point)."""
+    min_improvement: Annotated[float, Field(gt=0)] | None = None
+    """Smallest factor in the better direction against the baseline (2.0: twice as fast, half as large)."""
+    stage: StageName | None = None
+    """Stage whose figures are judged; absent: the last one listed."""
+    format: FormatType | None = None
+    """Absent: the export's first format."""
+    target: StageName | None = None
+    """Name of a target (such as cpu1); absent: the export's first."""
+    batch_size: BatchSize | None = None
+    """Absent: the target's first."""
+
+    rules = (
+        Rule(
+            cel="[has(self.atMost), has(self.atLeast), has(self.maxDegradation), has(self.minImprovement)].filter(x, x).size() == 1",
+            holds=lambda g: sum(v is not None for v in (g.at_most, g.at_least, g.max_degradation, g.min_improvement)) == 1,
+            message="give exactly one of atMost, atLeast, maxDegradation, minImprovement",
+        ),
+    )
+
+    @property
+    def measured_on_target(self) -> bool:
+        """Whether only an export can give the figure."""
+        return self.metric in TARGET_METRICS
+
+    @property
+    def relative(self) -> bool:
+        """Whether the baseline's figure is needed."""
+        return self.max_degradation is not None or self.min_improvement is not None
+
+    def bound(self) -> str:
+        """The bound, as a person reads it."""
+        if self.at_most is not None:
+            return f"<= {self.at_most:g}"
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        if self.max_degradation is not None:
+            return f"loses <= {self.max_degradation:g}"
+        return f">= {self.min_improvement:g} x better"
+
+
+class GoalResult(Model):
+    """What became of a goal."""
+
+    metric: Metric
+    """Figure that was judged."""
+    bound: str = ""
+    """The bound, as a person reads it."""
+    stage: str = ""
+    """Stage whose figure it is."""
+    value: float | None = None
+    """The figure; absent when it was not measured."""
+    baseline: float | None = None
+    """The baseline's figure; absent for absolute bounds."""
+    met: bool
+    """Whether the bound holds; false when a figure is missing."""
+    loss: dict[str, float] = {}
+    """Change of the metric at each stage from the baseline to the goal's stage, in the metric's own unit."""
+
+
+def holds(goal: Goal, value: float, baseline: float | None) -> bool:
+    """Whether `value` keeps the goal's bound; `baseline` is needed by relative bounds only."""
+    if goal.at_most is not None:
+        return value <= goal.at_most
+    if goal.at_least is not None:
+        return value >= goal.at_least
+    if baseline is None:
+        return False
+    better = goal.metric in HIGHER_IS_BETTER
+    if goal.max_degradation is not None:
+        lost = baseline - value if better else value - baseline
+        return lost <= goal.max_degradation + 1e-12
+    assert goal.min_improvement is not None
+    gained, given = (value, baseline) if better else (baseline, value)
+    return gained >= goal.min_improvement * given
+
+
+def _value(goal: Goal, figures: Mapping[str, float], prefix: str = "") -> float | None:
+    if goal.format is None and goal.target is None and goal.batch_size is None:
+        return figures.get(prefix + goal.metric)
+    return figures.get(prefix + goal_figure_name(goal))
+
+
+def goal_figure_name(goal: Goal) -> str:
+    """The figure that a goal with an explicit format, target or batch size reads; `*` stands for the first of each."""
+    return f"{goal.metric}@{goal.format or '*'}/{goal.target or '*'}/{goal.batch_size or '*'}"
+
+
+def judge(
+    goals: Sequence[Goal],
+    *,
+    last_stage: str,
+    baseline: str,
+    figures: Mapping[str, Mapping[str, float]],
+    chains: Mapping[str, Sequence[str]],
+) -> list[GoalResult]:
+    """Judge every goal by point estimate.
+
+    `figures` maps a stage's name to its figures; `chains[stage]` lists the stages from `baseline` (first, may be `source`)
+    to `stage` (last) along their main inputs, or is absent where there is no such path.
+    """
+    results = []
+    for goal in goals:
+        stage = goal.stage or last_stage
+        own = figures.get(stage, {})
+        value = _value(goal, own)
+        reference = _value(goal, own, BASELINE_PREFIX)
+        if reference is None and not goal.measured_on_target:
+            reference = _stage_value(goal, baseline, figures)
+        met = value is not None and holds(goal, value, reference)
+        results.append(
+            GoalResult(
+                metric=goal.metric,
+                bound=goal.bound(),
+                stage=stage,
+                value=value,
+                baseline=reference if goal.relative else None,
+                met=met,
+                loss=_attribute(goal, chains.get(stage, ()), figures),
+            )
+        )
+    return results
+
+
+def _stage_value(goal: Goal, stage: str, figures: Mapping[str, Mapping[str, float]]) -> float | None:
+    """A stage's plain figure; `source`'s own are told by any stage that started from it."""
+    if stage in figures:
+        return figures[stage].get(goal.metric)
+    told = (own.get(SOURCE_PREFIX + goal.metric) for own in figures.values())
+    return next((value for value in told if value is not None), None)
+
+
+def _attribute(goal: Goal, chain: Sequence[str], figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    values = [(stage, _stage_value(goal, stage, figures)) for stage in chain]
+    known = [(stage, value) for stage, value in values if value is not None]
+    return {stage: value - before for (_, before), (stage, value) in zip(known, known[1:], strict=False)}

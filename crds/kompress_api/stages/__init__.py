@@ -1,0 +1,1 @@
+"""One file a stage kind; `stage.py` joins them into the `stages` of a CompressionJob."""

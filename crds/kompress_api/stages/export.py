@@ -1,0 +1,93 @@
+"""export: lower a model for its targets, prove that it is the same model, and measure it there."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from kompress_api.base import Model
+
+
+class FormatType(StrEnum):
+    """File formats."""
+
+    ONNX = "ONNX"
+    TORCH_EXPORT = "TorchExport"
+    TORCH_SCRIPT = "TorchScript"
+    OPENVINO = "OpenVINO"
+
+
+class Format(Model):
+    """One file that is written."""
+
+    type: FormatType
+    """TorchScript is deprecated and warned about."""
+    opset: Annotated[int, Field(ge=13, le=30)] | None = None
+    """ONNX opset; absent: the exporter's default."""
+    dynamic_batch: bool = True
+    """The batch axis is free; else it is fixed to the first batch size."""
+    precision: Literal["FP32", "FP16", "INT8"] = "FP32"
+    """Arithmetic of the graph; INT8 follows the bundle's quantization recipe."""
+
+
+class Device(StrEnum):
+    """Kind of processor."""
+
+    CPU = "CPU"
+    GPU = "GPU"
+
+
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class Target(Model):
+    """Where the model will serve; latency is measured there."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*$", max_length=16)] | None = None
+    """For goals and metric names; absent: device and threads, such as cpu1."""
+    device: Device = Device.CPU
+    """Kind of processor."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Threads of the engine (CPU)."""
+    batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=8)] = [1]
+    """Batch sizes that are measured."""
+
+    @property
+    def key(self) -> str:
+        """How metrics and goals call this target."""
+        return self.name or f"{self.device.value.lower()}{self.threads}"
+
+
+class Verify(Model):
+    """What makes the exported model the same model, on real validation inputs; a miss fails the stage."""
+
+    num_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    """Validation samples that are compared."""
+    atol: Annotated[float, Field(ge=0, le=1e6)] = 1e-3
+    """Largest absolute difference of an output, beyond rtol."""
+    rtol: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    """Largest relative difference of an output."""
+    min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Smallest share of samples with the same prediction."""
+
+
+class Benchmark(Model):
+    """How latency is measured: interleaved with the baseline in one process."""
+
+    warmup: Annotated[int, Field(ge=0, le=100_000)] = 10
+    """Runs that do not count."""
+    iterations: Annotated[int, Field(ge=10, le=1_000_000)] = 200
+    """Runs that count, for each batch size."""
+
+
+class Export(Model):
+    """Lower a model for its targets, verify it and measure it."""
+
+    formats: Annotated[list[Format], Field(min_length=1, max_length=4)]
+    """Files that are written; the first is the one that goals and `summary` read."""
+    targets: Annotated[list[Target], Field(min_length=1, max_length=8)] = [Target()]
+    """Where latency is measured; the first is the one that goals and `summary` read."""
+    verify: Verify = Verify()
+    """What makes the exported model the same model."""
+    benchmark: Benchmark = Benchmark()
+    """How latency is measured."""
