@@ -24,6 +24,7 @@ KompressError
     ├── LossNotFinite           78  the loss became NaN or infinite
     ├── AccuracyCollapsed       78  a stage left the model at chance
     ├── ParityFailed            78  the exported model answers differently from the PyTorch model
+    ├── NoOutput                78  a place is named by neither the job nor its runtime, or no pod can reach it
     └── SpecTooLarge            78  the merged spec is over its limit
 """
 
@@ -167,6 +168,10 @@ class AccuracyCollapsed(SpecCannotWork):
 
 
 class ParityFailed(SpecCannotWork):
+    pass
+
+
+class NoOutput(SpecCannotWork):
     pass
 
 

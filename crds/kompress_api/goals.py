@@ -1,4 +1,4 @@
-"""Goals: what they may say, and the one function that judges them. `report` and the operator both call it.
+"""Goals: what they may say, and when a bound holds; `judge.py` applies them to a job.
 
 Figures come as flat maps from metric name to a finite number, one map a stage. Figures of the exported model carry the
 plain name for the first format, target and batch size, and `figure_name(...)` for the others; an export also gives those
@@ -6,14 +6,13 @@ of the baseline lowered by the same exporter, prefixed `baseline.`; a stage that
 own, prefixed `source.`.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from kompress_api.base import Model, Rule
 from kompress_api.names import StageName
-from kompress_api.stages.export import BatchSize, FormatType
+from kompress_api.stages.export import BatchSize, Export, FormatType
 from kompress_api.training import Metric
 
 HIGHER_IS_BETTER = frozenset({"accuracy", "recall", "f1", "top5", "throughputPerSecond"})
@@ -85,6 +84,17 @@ class Goal(Model):
         """Whether the baseline's figure is needed."""
         return self.max_degradation is not None or self.min_improvement is not None
 
+    def figure(self, export: Export | None) -> str:
+        """The name of the figure that is judged, in a stage that is (or is not) an export."""
+        if export is None:
+            return self.metric
+        form = self.format or export.formats[0].type
+        target = next((t for t in export.targets if t.key == self.target), export.targets[0])
+        name = self.target or target.key
+        batch_size = self.batch_size or target.batch_sizes[0]
+        first = (export.formats[0].type, export.targets[0].key, export.targets[0].batch_sizes[0])
+        return self.metric if (form, name, batch_size) == first else figure_name(self.metric, form, name, batch_size)
+
     def bound(self) -> str:
         """The bound, as a person reads it."""
         if self.at_most is not None:
@@ -130,64 +140,3 @@ def holds(goal: Goal, value: float, baseline: float | None) -> bool:
     assert goal.min_improvement is not None
     gained, given = (value, baseline) if better else (baseline, value)
     return gained >= goal.min_improvement * given
-
-
-def _value(goal: Goal, figures: Mapping[str, float], prefix: str = "") -> float | None:
-    if goal.format is None and goal.target is None and goal.batch_size is None:
-        return figures.get(prefix + goal.metric)
-    return figures.get(prefix + goal_figure_name(goal))
-
-
-def goal_figure_name(goal: Goal) -> str:
-    """The figure that a goal with an explicit format, target or batch size reads; `*` stands for the first of each."""
-    return f"{goal.metric}@{goal.format or '*'}/{goal.target or '*'}/{goal.batch_size or '*'}"
-
-
-def judge(
-    goals: Sequence[Goal],
-    *,
-    last_stage: str,
-    baseline: str,
-    figures: Mapping[str, Mapping[str, float]],
-    chains: Mapping[str, Sequence[str]],
-) -> list[GoalResult]:
-    """Judge every goal by point estimate.
-
-    `figures` maps a stage's name to its figures; `chains[stage]` lists the stages from `baseline` (first, may be `source`)
-    to `stage` (last) along their main inputs, or is absent where there is no such path.
-    """
-    results = []
-    for goal in goals:
-        stage = goal.stage or last_stage
-        own = figures.get(stage, {})
-        value = _value(goal, own)
-        reference = _value(goal, own, BASELINE_PREFIX)
-        if reference is None and not goal.measured_on_target:
-            reference = _stage_value(goal, baseline, figures)
-        met = value is not None and holds(goal, value, reference)
-        results.append(
-            GoalResult(
-                metric=goal.metric,
-                bound=goal.bound(),
-                stage=stage,
-                value=value,
-                baseline=reference if goal.relative else None,
-                met=met,
-                loss=_attribute(goal, chains.get(stage, ()), figures),
-            )
-        )
-    return results
-
-
-def _stage_value(goal: Goal, stage: str, figures: Mapping[str, Mapping[str, float]]) -> float | None:
-    """A stage's plain figure; `source`'s own are told by any stage that started from it."""
-    if stage in figures:
-        return figures[stage].get(goal.metric)
-    told = (own.get(SOURCE_PREFIX + goal.metric) for own in figures.values())
-    return next((value for value in told if value is not None), None)
-
-
-def _attribute(goal: Goal, chain: Sequence[str], figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    values = [(stage, _stage_value(goal, stage, figures)) for stage in chain]
-    known = [(stage, value) for stage, value in values if value is not None]
-    return {stage: value - before for (_, before), (stage, value) in zip(known, known[1:], strict=False)}

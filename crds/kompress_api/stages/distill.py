@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kompress_api.base import Model, Rule
+from kompress_api.base import Model
 from kompress_api.names import Glob, StageName
 from kompress_api.places import ModelSource
 from kompress_api.training import Epochs, Training
