@@ -63,13 +63,14 @@ def control_plane() -> Iterator[Connection]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Connection]:
     """Two real nodes with an S3 and an MLflow server that pods reach. Pods with `runtimeClassName: host` (image `archives.HOST`)
-    find this Python environment and this repository at their own paths. A silent node is NotReady after 10 s.
+    find this Python environment and this repository at their own paths. Each claims two GPUs; a silent node is
+    NotReady after 10 s.
     """
     if named := named_by_environment():
         yield named
         return
     mounts = host_mounts()
-    with running(settings_of_session("nodes", nodes=2, grace=10, s3=True, mlflow=True, host_mounts=mounts)) as cluster:
+    with running(settings_of_session("nodes", nodes=2, gpus=2, grace=10, s3=True, mlflow=True, host_mounts=mounts)) as cluster:
         yield cluster
 
 

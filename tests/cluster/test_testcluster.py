@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-from testcluster.cluster import Cluster, Connection, running, sweep
+from testcluster.cluster import Cluster, Connection, kept_logs, running, sweep
 from testcluster.processes import ClusterError, identity
 from testcluster.servers import S3, Mlflow
 from testcluster.settings import Settings
@@ -54,12 +54,17 @@ def test_mlflow_keeps_runs_and_serves_artifacts(mlflow_server: Mlflow, tmp_path:
     assert Path(client.download_artifacts(run.info.run_id, "note.txt", str(tmp_path))).read_text() == "small and fast"
 
 
-def test_down_leaves_no_process_and_keeps_the_logs() -> None:
-    settings = Settings(name=f"down-{os.getpid()}", control_plane=False, s3=True, mlflow=True)
+def test_down_leaves_no_process_no_folder_but_the_logs() -> None:
+    settings = Settings(name=f"down-{os.getpid()}", control_plane=False, s3=True)
     with running(settings) as cluster:
-        assert len(processes_of(cluster.folder)) >= 3, "versitygw, MLflow's command and its server"
+        # As MLflow's command line does: a child that outlives it, in its session.
+        cluster.processes.start("parent", "sh", "-c", "sleep 1000 & exec sleep 1001")
+        cluster.processes.wait(lambda: len(processes_of(cluster.folder)) == 3, "S3 server, parent and child", 10)
+        cluster.processes.kill("parent")
+        assert len(processes_of(cluster.folder)) == 1
     assert processes_of(cluster.folder) == []
     assert not cluster.folder.exists()
+    assert (kept_logs(settings.name) / "s3.log").exists()
 
 
 def test_killed_session_leaves_no_process() -> None:

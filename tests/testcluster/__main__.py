@@ -38,7 +38,9 @@ def up(arguments: argparse.Namespace) -> None:
         mlflow=arguments.mlflow,
         host_mounts=host_mounts() if arguments.nodes else (),
     )
-    Cluster.up(wanted, lambda what: say(f"{time.monotonic() - began:5.1f} s  {what}"))
+    cluster = Cluster.up(wanted, lambda what: say(f"{time.monotonic() - began:5.1f} s  {what}"))
+    if wanted.mlflow:
+        say(f"{time.monotonic() - began:5.1f} s  MLflow answers at {cluster.mlflow.uri}")
 
 
 def down(arguments: argparse.Namespace) -> None:
@@ -53,7 +55,7 @@ def status(arguments: argparse.Namespace) -> None:
     cluster = the_cluster(arguments)
     for name in cluster.processes.names():
         pid = cluster.processes.pid_of(name)
-        members = list(nodes.members(Node(int(name[4:])))) if name.startswith("node") else [pid] if pid else []
+        members = nodes.members(Node(int(name[4:]))) if name.startswith("node") else cluster.processes.members(name)
         print(f"{name:24} " + (f"{sum(map(memory_mib, members)):5} MiB  pid {pid}" if pid else "not running"))
     for node in cluster.nodes:
         print(f"{node.name:24} {'Ready' if cluster.api.node_ready(node.name) else 'NotReady'}")

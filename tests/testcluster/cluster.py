@@ -16,8 +16,6 @@ from testcluster.processes import ClusterError, Processes, is_alive
 from testcluster.servers import S3, Mlflow
 from testcluster.settings import Node, Settings
 
-KEPT_LOGS = 8
-
 
 class Connection:
     """A cluster that can be reached, whoever made it."""
@@ -143,9 +141,13 @@ class Cluster(Connection):
             for node in self.nodes:
                 nodes.wait_ready(node, self.settings, self.processes, self.api)
             report(f"{len(self.nodes)} node(s) Ready")
-        if self.settings.mlflow:
-            servers.wait_for_mlflow(self.processes, ip, ports["mlflow"])
-            report("MLflow answers")
+
+    @property
+    def mlflow(self) -> Mlflow:
+        """Waits until the server answers, which `up` does not: importing it takes longer than all else."""
+        if self._mlflow:
+            servers.wait_for_mlflow(self.processes, self.settings.ip, self.settings.ports["mlflow"])
+        return super().mlflow
 
     def down(self) -> None:
         """Ends the cluster and removes every trace of it but its logs."""
@@ -184,21 +186,31 @@ class Cluster(Connection):
 
 
 def take_down(folder: Path) -> None:
-    """Ends whatever runs for the cluster in `folder`, however little of it is left. Nothing there is no error."""
+    """Ends whatever runs for the cluster in `folder`, however little of it is left. Nothing there is no error.
+
+    Raises:
+        ClusterError: something is left all the same, with what it is.
+    """
     processes = Processes(folder)
     has_nodes = (held := claim.holder()) is not None and held.folder == str(folder)
     processes.kill(*(name for name in processes.names() if not name.startswith("node")))
     if has_nodes:
         nodes.remove_all(folder, processes)
     if processes.log.exists():
-        kept = LOGS / folder.name
+        kept = kept_logs(folder.name)
         shutil.rmtree(kept, ignore_errors=True)
-        LOGS.mkdir(parents=True, exist_ok=True)
-        shutil.move(processes.log, kept)
-        for old in sorted(LOGS.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_LOGS]:
-            shutil.rmtree(old, ignore_errors=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # two sessions may sweep the same folder
+            shutil.move(processes.log, kept)
     shutil.rmtree(folder, ignore_errors=True)
     claim.release(folder)
+    if left := [*(f"process {pid}" for pid in processes.marked()), *(nodes.remains() if has_nodes else ())]:
+        raise ClusterError(f"`{folder.name}` is down, but this is left of it: {', '.join(left)}")
+
+
+def kept_logs(name: str) -> Path:
+    """Where the logs of a cluster lie after `down`; clusters of sessions, which differ in their last number, share a place."""
+    return LOGS / name.rstrip("-0123456789")
 
 
 def sweep() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from testcluster.api import Api
-from testcluster.places import BRIDGE, HOST_IP, MAX_NODES, SERVICES
+from testcluster.places import BRIDGE, CLUSTERS, HOST_IP, MAX_NODES, SERVICES
 from testcluster.processes import ClusterError, Processes
 from testcluster.settings import Node, Settings
 
@@ -95,6 +95,9 @@ def power_off(node: Node, processes: Processes) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     processes.wait(lambda: not any(members(node)), f"{node.name} to be gone", 20)
+    if Path("/sys/class/net", node.link).exists():
+        # A network namespace outlives its processes while connections are still being closed; its interface must not.
+        subprocess.run(["ip", "link", "delete", node.link], capture_output=True, check=False)
     for top in CGROUPS.glob(f"*/{node.cgroup}"):
         for group, _, _ in os.walk(top, topdown=False):
             Path(group).rmdir()
@@ -132,6 +135,14 @@ def remove_all(folder: Path, processes: Processes) -> None:
     saved = folder / "sysctl.json"
     for name, value in (json.loads(saved.read_text()) if saved.exists() else {}).items():
         _sysctl(name).write_text(value)
+
+
+def remains() -> Iterator[str]:
+    """What is left on the host of any real node: interfaces, cgroups, mounts of clusters. Nothing, after `remove_all`."""
+    yield from (f"interface {path.name}" for path in Path("/sys/class/net").glob("kompress*"))
+    yield from (f"cgroup {path}" for path in CGROUPS.glob("*/kompress-node*"))
+    mounts = (line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
+    yield from (f"mount {path}" for path in mounts if Path(path).is_relative_to(CLUSTERS))
 
 
 def _ip(*arguments: object) -> None:

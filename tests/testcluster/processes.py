@@ -92,34 +92,33 @@ class Processes:
     def kill(self, *names: str) -> None:
         """Ends daemons and what they left behind in their sessions; returns when all are gone."""
         for name in names:
-            for member in self._remains(name):
+            for member in self.members(name):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(member, signal.SIGKILL)
         for name in names:
             self.wait(functools.partial(self._is_gone, name), f"{name} to end", 20)
             (self.records / name).unlink(missing_ok=True)
 
-    def _is_gone(self, name: str) -> bool:
-        return not self._remains(name)
-
-    def _remains(self, name: str) -> set[int]:
+    def members(self, name: str) -> set[int]:
+        """The pids of a daemon and of those in its session that carry our mark; of another user's there are none to see."""
         try:
             leader = int((self.records / name).read_text().split(maxsplit=1)[0])
         except FileNotFoundError:
             return set()
-        return {*self._session(leader), *([leader] if self.pid_of(name) else [])}
+        ours = {pid for pid in self.marked() if _session_of(pid) == leader}
+        return ours | ({leader} if self.pid_of(name) else set())
 
-    def _session(self, leader: int) -> Iterator[int]:
-        """The live processes of a daemon's session that carry our mark; for another user's there are none to see."""
+    def marked(self) -> Iterator[int]:
+        """Every process that carries our mark: daemons, and what they started and did not wait for."""
+        mark = f"{MARK}={self.folder}".encode()
         for path in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 pid = int(path.name)
-                if (
-                    os.getsid(pid) == leader
-                    and identity(pid)
-                    and f"{MARK}={self.folder}".encode() in (path / "environ").read_bytes().split(b"\0")
-                ):
+                if mark in (path / "environ").read_bytes().split(b"\0") and identity(pid):
                     yield pid
+
+    def _is_gone(self, name: str) -> bool:
+        return not self.members(name)
 
     def wait(self, ready: Callable[[], object], what: str, seconds: float, *, alive: str = "") -> None:
         """Polls until `ready`; gives up early when the daemon `alive` is gone.
@@ -138,6 +137,13 @@ class Processes:
     def tail(self, name: str, lines: int = 15) -> str:
         log = self.log / f"{name}.log"
         return f"last lines of {log}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def memory_mib(pid: int) -> int:
