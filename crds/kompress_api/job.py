@@ -1,13 +1,14 @@
 """CompressionJob: what a user writes."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from kompress_api.base import Model, Rule
 from kompress_api.goals import Goal
-from kompress_api.names import DEFAULT_RUNTIME, MAX_GOALS, MAX_STAGES, SOURCE, ShortText, StageName
+from kompress_api.names import DEFAULT_RUNTIME, MAX_GOALS, MAX_JOB_NAME, MAX_STAGES, SOURCE, ShortText, StageName
 from kompress_api.places import Dataset, ModelSource, Task
 from kompress_api.runtime import RuntimeRef, SharedSpec
 from kompress_api.stages.stage import Stage
@@ -34,35 +35,32 @@ def _references(stage: Stage) -> Iterator[str]:
             yield stage.fuse.base
 
 
-def _dangling(spec: "CompressionJobSpec") -> tuple[int, str] | None:
-    """The first stage that refers to something that is not above it, and to what."""
-    above = {SOURCE}
-    for index, stage in enumerate(spec.stages):
-        for name in _references(stage):
-            if name not in above:
-                return index, name
+def _names(spec: "CompressionJobSpec") -> list[str]:
+    return [stage.name for stage in spec.stages]
+
+
+def _dangling(spec: "CompressionJobSpec") -> list[str]:
+    """Names of the stages that refer to something that is not above them."""
+    above, found = {SOURCE}, []
+    for stage in spec.stages:
+        if not above.issuperset(_references(stage)):
+            found.append(stage.name)
         above.add(stage.name)
-    return None
-
-
-def _dangling_message(spec: "CompressionJobSpec") -> str:
-    index, name = _dangling(spec) or (0, "")
-    return f"stages[{index}] ({spec.stages[index].name}) refers to {name}, which is neither source nor a stage above it"
-
-
-_ABOVE = "(%s == 'source' || self.stages.exists(j, t, j < i && t.name == %s))"
+    return found
 
 
 def _above(name: str) -> str:
-    return _ABOVE % (name, name)
+    return f"({name} == 'source' || self.stages.exists(j, t, j < i && t.name == {name}))"
 
 
 _REFERENCES_HOLD = (
-    "self.stages.all(i, s, "
     f"(!has(s.from) || {_above('s.from')})"
     f" && (!has(s.distill) || s.distill.teachers.all(k, {_above('k.from')}))"
-    f" && (!has(s.fuse) || (s.fuse.models.all(k, {_above('k.from')}) && (!has(s.fuse.base) || {_above('s.fuse.base')}))))"
+    f" && (!has(s.fuse) || (s.fuse.models.all(k, {_above('k.from')}) && (!has(s.fuse.base) || {_above('s.fuse.base')})))"
 )
+_DANGLING = "refers to what is neither source nor a stage above it (from, distill.teachers, fuse.models, fuse.base)"
+_SAME_NAME = "every stage needs a name of its own, and there are two called"
+_NEEDS_EXPORT = "a goal on latency, throughput or memory needs an export as its stage (absent: the last stage listed)"
 
 
 class CompressionJobSpec(SharedSpec):
@@ -93,14 +91,25 @@ class CompressionJobSpec(SharedSpec):
         Rule(
             cel="self.stages.all(i, s, !self.stages.exists(j, t, j < i && t.name == s.name))",
             holds=lambda spec: len({stage.name for stage in spec.stages}) == len(spec.stages),
-            message="every stage needs a name of its own",
+            message=lambda spec: f"{_SAME_NAME} {next(n for n in _names(spec) if _names(spec).count(n) > 1)}",
+            message_cel=f"'{_SAME_NAME} %s'.format([self.stages.filter(s, self.stages.exists_one(t, t.name == s.name) == false)[0].name])",
             field="stages",
         ),
         Rule(
-            cel=_REFERENCES_HOLD,
-            holds=lambda spec: _dangling(spec) is None,
-            message="a stage may only refer to source or to a stage above it (from, distill.teachers, fuse.models, fuse.base)",
+            cel=f"self.stages.all(i, s, {_REFERENCES_HOLD})",
+            holds=lambda spec: not _dangling(spec),
+            message=lambda spec: f"stage {_dangling(spec)[0]} {_DANGLING}",
+            message_cel=f"'stage %s {_DANGLING}'.format([self.stages.transformList(i, s, !({_REFERENCES_HOLD}), s.name)[0]])",
             field="stages",
+        ),
+        Rule(
+            cel="self.stages.all(i, s, !has(s.export) || !has(self.baseline) || self.baseline == 'source'"
+            " || self.stages.exists(j, t, j < i && t.name == self.baseline))",
+            holds=lambda spec: all(
+                stage.export is None or spec.baseline in (None, SOURCE, *_names(spec)[:i]) for i, stage in enumerate(spec.stages)
+            ),
+            message="baseline must stand above every export: an export measures it",
+            field="baseline",
         ),
         Rule(
             cel="!has(self.baseline) || self.baseline == 'source' || self.stages.exists(s, s.name == self.baseline)",
@@ -124,15 +133,15 @@ class CompressionJobSpec(SharedSpec):
                 for g in spec.goals
                 if g.stage is None or any(s.name == g.stage for s in spec.stages)
             ),
-            message="a goal on latency, throughput or memory needs an export as its stage (absent: the last stage listed)",
+            message=_NEEDS_EXPORT,
             field="goals",
         ),
     )
     transitions = (
         Rule(
-            cel="self.stages == oldSelf.stages && self.task == oldSelf.task && self.model == oldSelf.model && self.dataset == oldSelf.dataset"
-            " && self.seed == oldSelf.seed",
-            message="task, seed, model, dataset and stages are immutable: create a job of another name (finished stages are reused)",
+            cel="self.stages == oldSelf.stages && self.task == oldSelf.task && self.model == oldSelf.model"
+            " && self.dataset == oldSelf.dataset && self.seed == oldSelf.seed",
+            message="task, seed, model, dataset and stages are immutable: create a job of another name, finished stages are reused",
         ),
         Rule(
             cel="(has(self.goals) ? self.goals : []) == (has(oldSelf.goals) ? oldSelf.goals : [])"
@@ -140,12 +149,18 @@ class CompressionJobSpec(SharedSpec):
             " && has(self.output) == has(oldSelf.output) && (!has(self.output) || self.output == oldSelf.output)"
             " && has(self.tracking) == has(oldSelf.tracking) && (!has(self.tracking) || self.tracking == oldSelf.tracking)"
             " && self.runtimeRef == oldSelf.runtimeRef",
-            message="goals, baseline, output, tracking and runtimeRef are immutable: create a job of another name (finished stages are reused)",
+            message="goals, baseline, output, tracking and runtimeRef are immutable: create a job of another name",
         ),
     )
 
 
-JobName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=35)]
+_JOB_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+NAME_RULE = Rule(
+    cel=f"self.metadata.name.size() <= {MAX_JOB_NAME} && self.metadata.name.matches('{_JOB_NAME}')",
+    holds=lambda meta: len(meta.name) <= MAX_JOB_NAME and re.fullmatch(_JOB_NAME, meta.name) is not None,
+    message=f"metadata.name must be a DNS-1035 label (a-z, 0-9, -; a letter first, no - at the end) of at most {MAX_JOB_NAME} characters",
+)
+"""Of the whole object: CEL sees metadata.name from its root only."""
 
 
 class ObjectMeta(Model):
@@ -153,8 +168,8 @@ class ObjectMeta(Model):
 
     model_config = {**Model.model_config, "extra": "ignore"}
 
-    name: JobName
-    """DNS-1035 label of at most 35 characters."""
+    name: ShortText
+    """Name; of a CompressionJob a DNS-1035 label of at most 35 characters."""
     namespace: ShortText | None = None
     """Namespace."""
     labels: dict[str, str] = {}

@@ -64,13 +64,6 @@ class Toleration(Model):
     """How long a NoExecute taint is tolerated."""
 
 
-def _no_forbidden_pod_field(runtime: "Runtime") -> bool:
-    if runtime.pod_template is None:
-        return True
-    spec = runtime.pod_template.get("spec")
-    return not isinstance(spec, dict) or not any(name in spec for name in FORBIDDEN_POD_FIELDS)
-
-
 class Runtime(Model):
     """The pods of a stage."""
 
@@ -92,7 +85,7 @@ class Runtime(Model):
     """Kueue's LocalQueue; the Job carries it as kueue.x-k8s.io/queue-name."""
     pod_template: PodTemplate | None = None
     """Strategic merge onto the pod template ({metadata, spec}), for what has no field here: volumes, env, affinity, runtimeClassName,
-    serviceAccountName, ... The container is called `worker`. command, args, restartPolicy, subdomain, hostname and KOMPRESS_* are refused."""
+    serviceAccountName, ... The container is called `worker`. Refused: command, args, restartPolicy, subdomain, hostname, KOMPRESS_*."""
 
     rules = (
         Rule(

@@ -118,6 +118,6 @@ class Prune(Model):
                 (p.sparsity is not None) == (p.granularity is Granularity.WEIGHT)
                 and (p.pattern is not None) == (p.granularity is Granularity.NM)
             ),
-            message="sparsity belongs to granularity Weight, pattern to NM; Channel, Head and Layer take pruningRatio, constraints or search",
+            message="sparsity belongs to granularity Weight, pattern to NM; the others take pruningRatio, constraints or search",
         ),
     )

@@ -46,7 +46,12 @@ class Stage(Model):
     """Overrides of spec.runtime for this stage (maps key by key, lists whole)."""
 
     rules = (
-        Rule(cel=f"{_COUNT} == 1", holds=lambda s: len(s.kinds) == 1, message=_ONE_KIND),
+        Rule(
+            cel=f"{_COUNT} == 1",
+            holds=lambda s: len(s.kinds) == 1,
+            message=lambda s: f"{_ONE_KIND}, not {len(s.kinds)} of them",
+            message_cel=f"'{_ONE_KIND}, not %d of them'.format([{_COUNT}])",
+        ),
         Rule(
             cel=f"!(self.name in {list(RESERVED_STAGES)!r})",
             holds=lambda s: s.name not in RESERVED_STAGES,
