@@ -34,6 +34,7 @@ MAX_JOB_NAME: Final = 35
 MAX_STAGE_NAME: Final = 16
 MAX_STAGES: Final = 32
 MAX_NODES: Final = 9999
+MAX_RESTARTS: Final = 100
 MAX_GOALS: Final = 16
 
 StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*$", max_length=MAX_STAGE_NAME, min_length=1)]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from kompress_api.base import Model, Rule
-from kompress_api.names import MAX_NODES, ShortText, Uri
+from kompress_api.names import MAX_NODES, MAX_RESTARTS, ShortText, Uri
 from kompress_api.places import Output, Tracking
 
 Quantity = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$")]
@@ -100,7 +100,7 @@ class Runtime(Model):
 class RestartPolicy(Model):
     """When a failed stage is tried again. Preempted, evicted and lost pods restart for free."""
 
-    max_restarts: Annotated[int, Field(ge=0, le=1000)] | None = None
+    max_restarts: Annotated[int, Field(ge=0, le=MAX_RESTARTS)] | None = None
     """Restarts that may be spent within the window. Built-in default: 3."""
     window_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """Seconds after which a restart is forgotten. Built-in default: 3600."""

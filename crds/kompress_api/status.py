@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from kompress_api.base import Model
 from kompress_api.goals import GoalResult
-from kompress_api.names import MAX_GOALS, MAX_STAGES, StageName, Uri
+from kompress_api.names import MAX_GOALS, MAX_RESTARTS, MAX_STAGES, StageName, Uri
 
 MAX_ATTEMPTS = 11
 """The first attempt and the newest ten."""
@@ -110,6 +110,8 @@ class Attempt(Model):
     """What went wrong and what to do."""
     checkpoint_step: int | None = None
     """Newest committed checkpoint that the attempt told of."""
+    disruption: ReasonText = ""
+    """Preempted, Evicted or NodeLost, seen of a pod while the attempt ran: the pod may be gone when the attempt ends."""
 
 
 class StageResult(Model):
@@ -142,6 +144,8 @@ class StageStatus(Model):
     """Attempts left out of the list."""
     retry_at: Time | None = None
     """When the next attempt may start (BackingOff)."""
+    spent_restarts: Annotated[list[int], Field(max_length=MAX_RESTARTS)] = []
+    """When restarts were spent: seconds since the epoch less those that the job was suspended; older than the window are dropped."""
     result: StageResult | None = None
     """What it made."""
 
