@@ -4,22 +4,51 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
+UV := VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv
+# One thread a process: several processes with several threads each on few cores spend their time waiting for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup
+.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e perf
 
 help: ## what each target does
-	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
 
 setup: $(STAMP) ## the environment with the `kompress` command, in .venv
 
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip sync --quiet --allow-empty-requirements requirements.lock || exit 1
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --editable . uv==$(UV_VERSION)
+	$(UV) pip sync --quiet requirements.lock
+	$(UV) pip install --quiet --no-deps --editable . uv==$(UV_VERSION)
 	touch $@
 
-lock: ## resolve the dependencies anew (no addresses are written)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+lock: setup ## resolve the dependencies anew, into requirements.lock
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--no-header --no-emit-index-url --quiet --upgrade --output-file requirements.lock
+
+crds: setup ## the CRDs, from the models of the API
+	$(BIN)/python -m kompress_api.crd
+
+run: setup ## the example on this machine: fine-tune, distill, prune, export; MLflow on sqlite
+	$(BIN)/kompress run examples/digits.yaml
+
+test: lint test-unit test-cluster test-e2e ## everything
+
+lint: setup ## style, types, and the arrows between the packages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-unit: setup ## seconds to minutes, no servers
+	$(PYTEST) tests/unit
+
+test-cluster: testcluster ## against a real control plane and a real S3 server
+	$(PYTEST) tests/cluster
+
+test-e2e: testcluster ## real nodes, pods, torchrun, MLflow and S3; needs root
+	$(PYTEST) tests/e2e
+
+include tests/testcluster/testcluster.mk
+-include examples/demo/demo.mk

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from kompress_api import crd
 
 ROOT = pathlib.Path(__file__).parents[3]

@@ -1,7 +1,8 @@
 """A goal that is missed must be told as missed, and the stage that cost the most must be named."""
 
-import manifests
 import pytest
+
+import manifests
 from kompress_api.judge import judge
 from kompress_api.manifest import parse_spec
 

@@ -2,11 +2,11 @@
 
 import json
 
-import manifests
 import pytest
+
+import manifests
 from kompress_api import manifest
 from kompress_api.manifest import ManifestError
-
 
 LAUGHS = "a0: &a0 [x]\n" + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 7))
 

@@ -2,8 +2,9 @@
 
 import json
 
-import manifests
 import pytest
+
+import manifests
 from kompress_api.errors import NoOutput, SpecTooLarge
 from kompress_api.job import CompressionJobSpec
 from kompress_api.manifest import parse_spec
