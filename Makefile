@@ -19,7 +19,7 @@ setup: $(STAMP) ## the environment with the `kompress` command, in .venv
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(UV) pip sync --quiet requirements.lock
+	$(UV) pip install --quiet --requirement requirements.lock
 	$(UV) pip install --quiet --no-deps --editable . uv==$(UV_VERSION)
 	touch $@
 
@@ -27,8 +27,9 @@ lock: setup ## resolve the dependencies anew, into requirements.lock
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--no-header --no-emit-index-url --quiet --upgrade --output-file requirements.lock
 
-crds: setup ## the CRDs, from the models of the API
+crds: setup ## the CRDs and the reference pages, from the models of the API
 	$(BIN)/python -m kompress_api.crd
+	$(BIN)/python -m kompress_api.reference
 
 run: setup ## the example on this machine: fine-tune, distill, prune, export; MLflow on sqlite
 	$(BIN)/kompress run examples/digits.yaml

@@ -92,88 +92,109 @@ class KompressError(Exception):
 
 
 class DataUnreadable(KompressError):
+    """The data can't be read, or can't be learned from: an empty folder, one class only, labels that differ between the splits, or more
+    unreadable samples than dataset.maxUnreadableFraction. The message names the file; mend it, or raise the fraction."""
+
     exit_code = ExitCode.DATA_UNREADABLE
 
 
 class ArtifactMissing(KompressError):
+    """An input's commit or files are gone from the store: deleted, or a bundle that was never committed. Run the stage that makes it again:
+    apply the job under another name."""
+
     exit_code = ExitCode.INPUT_MISSING
 
 
 class ArtifactCorrupt(ArtifactMissing):
-    pass
+    """An input's bytes don't match the digest of its commit: it was changed or torn. It is never loaded; the stage that makes it replaces
+    it
+    when it runs again."""
 
 
 class StorageUnavailable(KompressError):
+    """S3 or MLflow stayed out of reach for longer than the retries last (10 minutes; 30 s in preflight). Tried again as a restart."""
+
     exit_code = ExitCode.UNAVAILABLE
 
 
 class StorageFailure(KompressError):
+    """An I/O error, such as a full disk. Tried again as a restart, perhaps on another node; raise the ephemeral storage."""
+
     exit_code = ExitCode.IO_ERROR
 
 
 class Interrupted(KompressError):
+    """Stopped from outside after a checkpoint was saved. Goes on from there and spends no restart."""
+
     exit_code = ExitCode.INTERRUPTED
 
 
 class CredentialsRefused(KompressError):
+    """S3 or MLflow know us and say no, or do not know us. Check the Secret that credentialsSecret names, and what its keys may do."""
+
     exit_code = ExitCode.CREDENTIALS_REFUSED
 
 
 class SpecCannotWork(KompressError):
+    """What is asked can't be done, however often it is tried."""
+
     exit_code = ExitCode.SPEC_CANNOT_WORK
 
 
 class InvalidManifest(SpecCannotWork):
-    pass
+    """A field of the manifest is wrong; the message gives its path."""
 
 
 class UnknownModel(SpecCannotWork):
-    pass
+    """No such model, architecture or factory; the message names the nearest ones."""
 
 
 class UnknownMethod(SpecCannotWork):
-    pass
+    """A stage kind or method of the API that this version does not have yet; the message names those it has."""
 
 
 class MethodRefused(SpecCannotWork):
-    pass
+    """The method has no meaning for this model, task or target, or would be ignored; the message says why."""
 
 
 class LabelMismatch(SpecCannotWork):
-    pass
+    """Teacher, student or data disagree about the labels. Use models that were trained on the same label set."""
 
 
 class BucketMissing(SpecCannotWork):
-    pass
+    """The bucket does not exist. Create it, or mend the URI."""
 
 
 class NoConditionalWrites(SpecCannotWork):
-    pass
+    """The store ignores the condition of a put (If-None-Match), so two attempts could both believe that they won. Use a store that
+    honours it."""
 
 
 class UnsafeFile(SpecCannotWork):
-    pass
+    """A file that would execute code when it is read (pickle). Save the weights as safetensors."""
 
 
 class FactoryNotAllowed(SpecCannotWork):
-    pass
+    """python:// names a package that the image does not allow. Add it to KOMPRESS_FACTORIES in the image (on a laptop: in the
+    environment)."""
 
 
 class LossNotFinite(SpecCannotWork):
-    pass
+    """The loss became NaN or infinite; the message gives the step. Lower the learning rate, or use FP32."""
 
 
 class AccuracyCollapsed(SpecCannotWork):
-    pass
+    """A stage left the model no better than chance. Use a smaller ratio, more recovery epochs, or a lower learning rate."""
 
 
 class ParityFailed(SpecCannotWork):
-    pass
+    """The exported model answers differently from the PyTorch model on real inputs. Raise export.verify's bounds only if you accept
+    that."""
 
 
 class NoOutput(SpecCannotWork):
-    pass
+    """A place that the job needs is named neither by the job nor by its runtime, or no pod could reach it."""
 
 
 class SpecTooLarge(SpecCannotWork):
-    pass
+    """The merged spec is over its limit (32 KiB without podTemplates, 256 KiB with). Shorten podTemplates, or split the job."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kompress_api import crd
+from kompress_api import crd, reference
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -15,6 +15,11 @@ ROOT = pathlib.Path(__file__).parents[3]
 def test_the_committed_file_is_what_the_models_give(name: str) -> None:
     assert (ROOT / "crds" / name).read_text() == crd.files()[name], "run `python -m kompress_api.crd`"
     assert len(crd.files()[name]) <= crd.MAX_BYTES
+
+
+@pytest.mark.parametrize("name", reference.files())
+def test_the_reference_pages_are_what_the_code_gives(name: str) -> None:
+    assert (ROOT / "docs" / "reference" / name).read_text() == reference.files()[name], "run `python -m kompress_api.reference`"
 
 
 def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
