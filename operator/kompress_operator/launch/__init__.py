@@ -1,0 +1,1 @@
+"""From a stage to processes: what its pods are told (`inputs`), the torchx app (`app`), the Kubernetes objects (`objects`, `merge`)."""
