@@ -154,8 +154,8 @@ class Cluster(Connection):
         take_down(self.folder)
 
     def load_image(self, archive: Path) -> None:
-        """Imports an OCI or docker image archive into every node."""
-        command = (BIN / "ctr", "-n", "k8s.io", "images", "import", archive.absolute())
+        """Imports an OCI or docker image archive into every node; its layers are unpacked where the first pod needs them."""
+        command = (BIN / "ctr", "-n", "k8s.io", "images", "import", "--local", "--no-unpack", archive.absolute())
         with ThreadPoolExecutor(len(self.nodes) or 1) as pool:
             for _ in pool.map(lambda node: self.on_node(node.index, *command), self.nodes):
                 pass
