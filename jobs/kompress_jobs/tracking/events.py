@@ -1,22 +1,24 @@
 """What a worker has to tell, as JSON lines in a file beside it; the launcher reads the file and tells MLflow.
 
 A worker never waits for MLflow and never fails because of it: an event is one `write` to a local file. Sending, retrying
-and naming the run are the launcher's (`tracking/tail.py`, `tracking/mlflow.py`).
+and naming the run are the launcher's (`tracking/spool.py`, `tracking/tracker.py`).
 """
 
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
-"""{"type": "metrics" | "params" | "progress" | "warning" | "artifact", "time": ms since the epoch, ...}."""
+"""{"type": "metrics" | "params" | "progress" | "warning" | "artifact" | "dataset" | "tags", "time": ms since the epoch, ...}."""
 
 EVENTS_FILE = "events.jsonl"
 SENT_FILE = "events.sent"
 """How many bytes of EVENTS_FILE MLflow has acknowledged; written by the launcher."""
+SYSTEM_PREFIX = "system/"
+"""Figures of the machine, which MLflow shows on a page of their own."""
 
 
 class Events:
@@ -27,7 +29,7 @@ class Events:
 
     def __init__(self, folder: Path, *, rank: int = 0) -> None:
         self._folder = folder
-        self._file = (folder / EVENTS_FILE).open("a", encoding="utf-8", buffering=1) if rank == 0 else None
+        self._file = (folder / EVENTS_FILE).open("ab", buffering=0) if rank == 0 else None
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Figures of one step. A figure that is not finite is told as a warning: MLflow can't chart it."""
@@ -53,17 +55,20 @@ class Events:
         """A file for the run's artifacts, kept below `name` (a folder; empty: the root). It must stay as it is until the stage ends."""
         self._write({"type": "artifact", "path": str(path.absolute()), "name": name})
 
+    def dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
+        """The data that the run is about; `digest` is its fingerprint."""
+        self._write({"type": "dataset", "name": name, "digest": digest, "source": source, "context": context})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Labels of the run."""
+        self._write({"type": "tags", "values": dict(values)})
+
     def unsent(self) -> list[Event]:
-        """Events that MLflow has not got yet, for a checkpoint: another pod takes them over with `replay`."""
-        path = self._folder / EVENTS_FILE
-        if self._file is None or not path.exists():
+        """What MLflow has not got yet, for a checkpoint: another pod takes it over with `replay`. Figures of the machine stay behind."""
+        if self._file is None:
             return []
-        sent_file = self._folder / SENT_FILE
-        sent = int(sent_file.read_text() or 0) if sent_file.exists() else 0
-        with path.open("rb") as file:
-            file.seek(sent)
-            lines = file.read().splitlines()
-        return [event for line in lines if (event := json.loads(line))["type"] in ("metrics", "params", "warning")]
+        events = (event for event, _ in read(self._folder, sent(self._folder)))
+        return [event for event in events if event["type"] in ("metrics", "params", "warning") and not _of_the_machine(event)]
 
     def replay(self, events: Iterable[Event]) -> None:
         """Tell again, with its own time and step, what an earlier attempt could not get rid of."""
@@ -72,4 +77,29 @@ class Events:
 
     def _write(self, event: Event) -> None:
         if self._file is not None:
-            self._file.write(json.dumps({"time": time.time_ns() // 1_000_000} | event, separators=(",", ":")) + "\n")
+            line = json.dumps({"time": time.time_ns() // 1_000_000} | event, separators=(",", ":"))
+            self._file.write(line.encode() + b"\n")  # one call, so that worker and launcher can both append
+
+
+def read(folder: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
+    """Every complete event from a byte offset on, each with the offset behind it."""
+    path = folder / EVENTS_FILE
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            yield json.loads(line), offset
+
+
+def sent(folder: Path) -> int:
+    """How many bytes MLflow has acknowledged."""
+    path = folder / SENT_FILE
+    return int(path.read_text()) if path.exists() else 0
+
+
+def _of_the_machine(event: Event) -> bool:
+    return event["type"] == "metrics" and all(name.startswith(SYSTEM_PREFIX) for name in event["values"])

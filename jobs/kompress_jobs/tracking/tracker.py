@@ -1,0 +1,170 @@
+"""The launcher's tracking thread: what the worker tells (and the machine's figures) becomes MLflow's nested run of this attempt.
+
+Nothing here fails a stage or holds it up: MLflow is imported in the background, an outage leaves the events in the spool,
+and at the end the thread gets a fixed time to send the rest.
+"""
+
+import contextlib
+import logging
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kompress_api.contract import StageInput, StageSuccess
+from kompress_api.errors import InvalidManifest, KompressError
+from kompress_jobs.tracking import system
+from kompress_jobs.tracking.events import Event, Events
+from kompress_jobs.tracking.mlflow import Metric, Mlflow
+from kompress_jobs.tracking.spool import Batch, Spool, leave
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 1.0
+MAX_BACKOFF_SECONDS = 30.0
+
+
+class Tracker:
+    """Start with `start`, end with `finish`; `run_id` is the nested run once there is one."""
+
+    def __init__(self, stage: StageInput, scratch: Path) -> None:
+        self._stage = stage
+        self._spool = Spool(scratch)
+        self._events = Events(scratch)
+        self._stopping = threading.Event()
+        self._deadline = float("inf")
+        self._status = ""
+        self._server: Mlflow | None = None
+        self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
+        self._last_step = 0
+        self.run_id = ""
+        self.all_kept = True
+        """Every event is in MLflow or in the output."""
+
+    def start(self) -> None:
+        """Begin in the background."""
+        self._events.params(params_of(self._stage))
+        self._thread.start()
+
+    def finish(self, status: str, *, seconds: float, result: StageSuccess | None = None, tags: Mapping[str, str] | None = None) -> str:
+        """Send the rest for at most `seconds`, end the run with `status`, keep in the output what did not arrive. Returns the run's id."""
+        if result is not None:
+            self._events.metrics(result.metrics, max(self._last_step, _last_step(self._spool.rest())))
+        self._events.tags({"kompress.outcome": status, **(tags or {})})
+        self._status = status
+        self._deadline = time.monotonic() + seconds
+        self._stopping.set()
+        self._thread.join(timeout=seconds + 1)
+        if rest := self._spool.rest():
+            log.warning("MLflow has not got the last %d events of this attempt; the report will send them", len(rest))
+            from kompress_jobs.storage.store import open_store
+
+            try:
+                leave(open_store(self._stage.output, "output"), self._stage.job.uid, self._stage.name, self._stage.attempt, rest)
+            except KompressError as error:
+                self.all_kept = False
+                log.error("they could not be kept in the output either: %s", error)
+        return self.run_id
+
+    def _run(self) -> None:
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # importing MLflow must not slow the worker's start
+        wait, machine = POLL_SECONDS, None
+        while True:
+            try:
+                self._open()
+                if machine is None:
+                    machine = threading.Thread(target=system.monitor, args=(self._events, self._stopping), name="system", daemon=True)
+                    machine.start()
+                wait = POLL_SECONDS
+                while batch := self._spool.next():
+                    self._send(batch)
+                if self._stopping.is_set() and self._spool.next() is None:
+                    assert self._server is not None
+                    self._server.end(self.run_id, self._status)
+                    return
+            except KompressError as error:
+                wait = min(MAX_BACKOFF_SECONDS, wait * 2)
+                log.warning("tracking waits %.0f s: %s", wait, error)
+            except Exception:
+                wait = MAX_BACKOFF_SECONDS
+                log.exception("tracking failed; trying again in %.0f s", wait)
+            if time.monotonic() > self._deadline:
+                return
+            if self._stopping.is_set():
+                time.sleep(min(1.0, wait) * random.uniform(0.5, 1.0))
+            else:
+                self._stopping.wait(wait * random.uniform(0.5, 1.0))
+
+    def _open(self) -> None:
+        """Connect and find or make the run, once."""
+        if self.run_id:
+            return
+        stage = self._stage
+        if self._server is None:
+            self._server = Mlflow(stage.tracking, stage.job, patience=0)
+        parent = stage.parent_run_id or self._server.open_parent()
+        self._server.end_dangling(stage.name, before=stage.attempt)
+        self.run_id = self._server.open_nested(parent, stage.name, stage.attempt, {"kompress.kind": stage.kind})
+
+    def _send(self, batch: Batch) -> None:
+        assert self._server is not None
+        self._last_step = max(self._last_step, _last_step(batch.events))
+        send(self._server, self.run_id, batch.events)
+        self._spool.acknowledge(batch)
+
+
+def send(server: Mlflow, run: str, events: Sequence[Event]) -> None:
+    """Tell MLflow a batch of events. What it refuses for good is dropped with a warning; an outage raises and loses nothing."""
+    metrics = [
+        Metric(name, value, event["time"], event["step"])
+        for event in events
+        if event["type"] == "metrics"
+        for name, value in event["values"].items()
+    ]
+    _unless_refused(lambda: server.log(run, metrics), "metrics")
+    for event in events:
+        match event["type"]:
+            case "params":
+                _unless_refused(lambda values=event["values"]: server.log(run, params=values), "params")
+            case "tags":
+                _unless_refused(lambda values=event["values"]: server.log(run, tags=values), "tags")
+            case "warning":
+                _unless_refused(lambda e=event: server.log(run, tags={f"kompress.warning.{e['time']}": e["text"]}), "warning")
+            case "dataset":
+                arguments = [event[name] for name in ("name", "digest", "source", "context")]
+                _unless_refused(lambda arguments=arguments: server.dataset(run, *arguments), "dataset")
+            case "artifact" if Path(event["path"]).exists():
+                _unless_refused(lambda e=event: server.artifact(run, Path(e["path"]), e["name"]), "artifact")
+
+
+def params_of(stage: StageInput) -> dict[str, str]:
+    """A stage's settings with dotted names, as in the manifest."""
+    flat: dict[str, str] = {"task": stage.task, "seed": str(stage.seed), "dataset": stage.dataset.source, "model": stage.model.source}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                walk(f"{prefix}.{name}" if prefix else name, inner)
+        else:
+            flat[prefix] = str(value)
+
+    if stage.stage is not None:
+        walk(stage.stage.kind, stage.stage.spec.dump())
+    return flat
+
+
+def _last_step(events: Sequence[Event]) -> int:
+    """The highest step of a worker's figures."""
+    return max((event["step"] for event in events if event["type"] == "metrics"), default=0)
+
+
+def _unless_refused(call: Any, what: str) -> None:
+    try:
+        call()
+    except InvalidManifest as error:
+        log.warning("MLflow refuses %s: %s", what, error)
