@@ -75,6 +75,9 @@ class Store(Protocol):
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; one that is not there is no error."""
 
+    def remove(self, prefix: str) -> None:
+        """Remove all that lies below a folder (`prefix` ends with `/`), also what a writer that died left half written."""
+
     def upload(self, folder: Path, prefix: str, paths: Iterable[str] | None = None) -> None:
         """Write the folder's files (all, or those of the relative `paths`) below `prefix`, several at a time."""
 

@@ -1,0 +1,335 @@
+"""A bucket, or a prefix of one, as a store.
+
+Retries are ours and counted in seconds, not in attempts: an outage of some minutes costs nothing but time. They sit inside
+botocore (its event `needs-retry`), so every request of a transfer, each part of a multipart upload too, waits for itself.
+What each error means stands in `s3_errors.py`; where the keys come from in `credentials.py`.
+"""
+
+import contextlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import botocore.config
+from botocore.exceptions import ClientError
+from s3transfer.exceptions import RetriesExceededError
+from s3transfer.futures import TransferFuture
+from s3transfer.manager import TransferConfig, TransferManager
+
+from kompress_api.errors import ArtifactCorrupt, BucketMissing, CredentialsRefused, InvalidManifest, KompressError
+from kompress_jobs.storage.credentials import aws_session
+from kompress_jobs.storage.s3_errors import TRANSPORT, map_error, worth_another_try
+from kompress_jobs.storage.store import CHUNK, PATIENCE, ObjectInfo, join, relative_files, safe_path
+
+log = logging.getLogger(__name__)
+
+CONCURRENCY = 8
+"""Requests of a transfer at a time: enough to fill a 10 Gbit/s link."""
+PART = 32 << 20
+"""Bytes of a part; S3 takes 10,000 parts, s3transfer makes them larger for what is larger."""
+MAX_DELAY = 15.0
+"""Longest wait between two tries, seconds; the mean is half of it."""
+MAX_TRIES_OF_A_BAD_REQUEST = 5
+"""A 400 that says the body was mangled on its way; oftener than this it was not the way."""
+DELETE_BATCH = 1000
+"""Keys that one DeleteObjects takes."""
+
+
+class Backoff:
+    """When to try again: exponential with full jitter, until `patience` seconds after the first failure."""
+
+    def __init__(self, patience: float) -> None:
+        self.deadline = time.monotonic() + patience
+        self.tries = 0
+
+    def delay(self) -> float | None:
+        """Seconds to wait now; None: patience is over."""
+        left = self.deadline - time.monotonic()
+        self.tries += 1
+        if left <= 0:
+            return None
+        return min(left, random.uniform(0.05, min(MAX_DELAY, 0.25 * 2**self.tries)))
+
+
+class S3Store:
+    """Implements `store.Store` on `s3://`."""
+
+    def __init__(
+        self, uri: str, role: str, *, endpoint: str | None, region: str | None, secret: str | None, patience: float = PATIENCE
+    ) -> None:
+        self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        self.prefix = prefix.strip("/")
+        if not self.bucket:
+            raise InvalidManifest(f"{uri} names no bucket", hint="write s3://bucket/prefix", field=f"spec.{role}")
+        self.uri = f"s3://{join(self.bucket, self.prefix)}"
+        self.patience = patience
+        self._options = (role, endpoint, region, secret)
+        self._own_client: tuple[int, Any] | None = None
+        self._client()  # credentials that can't be read are refused here, not in the middle of a stage
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_own_client": None}
+
+    def read(self, key: str) -> bytes:
+        return b"".join(self.stream(key))
+
+    def read_tagged(self, key: str) -> tuple[bytes, str]:
+        tags: list[str] = []
+        content = b"".join(self._stream(key, tags.append))
+        return content, tags[0]
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        return self._stream(key, lambda _: None)
+
+    def write(self, key: str, content: bytes) -> None:
+        with self._boundary("PutObject", key):
+            self._client().put_object(**self._address(key), Body=content)
+
+    def create(self, key: str, content: bytes) -> bool:
+        with self._boundary("PutObject (If-None-Match)", key):
+            return self._put_if(key, content, IfNoneMatch="*")
+
+    def replace(self, key: str, content: bytes, etag: str) -> bool:
+        with self._boundary("PutObject (If-Match)", key):
+            return self._put_if(key, content, IfMatch=etag)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        with self._boundary("HeadObject", key):
+            try:
+                answer = self._client().head_object(**self._address(key))
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                    raise
+                # A HEAD has no body that would tell a missing bucket from a missing key.
+                self._require_bucket(key)
+                return None
+        return ObjectInfo(key, answer["ContentLength"], answer["ETag"], answer["LastModified"].timestamp())
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        below = f"{self.prefix}/" if self.prefix else ""
+        with self._boundary("ListObjectsV2", prefix):
+            pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=below + prefix)
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    if not entry["Key"].endswith("/"):  # what some consoles make to show an empty folder
+                        key = entry["Key"].removeprefix(below)
+                        yield ObjectInfo(key, entry["Size"], entry["ETag"], entry["LastModified"].timestamp())
+
+    def delete(self, keys: Iterable[str]) -> None:
+        pending = list(keys)
+        for start in range(0, len(pending), DELETE_BATCH):
+            batch = pending[start : start + DELETE_BATCH]
+            with self._boundary("DeleteObjects", batch[0]):
+                names = [{"Key": self._address(key)["Key"]} for key in batch]
+                answer = self._client().delete_objects(Bucket=self.bucket, Delete={"Objects": names, "Quiet": True})
+                for refused in answer.get("Errors", ()):
+                    if refused.get("Code") != "NoSuchKey":
+                        status = 403 if refused.get("Code") == "AccessDenied" else 500
+                        raise ClientError({"Error": refused, "ResponseMetadata": {"HTTPStatusCode": status}}, "DeleteObjects")
+
+    def remove(self, prefix: str) -> None:
+        self.delete([entry.key for entry in self.list(prefix)])
+        # The parts of uploads that nobody will complete are paid for, though no listing shows them.
+        with contextlib.suppress(CredentialsRefused), self._boundary("ListMultipartUploads", prefix):
+            client = self._client()
+            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self._address(prefix)["Key"] + "/")
+            for page in pages:
+                for upload in page.get("Uploads", ()):
+                    with contextlib.suppress(client.exceptions.NoSuchUpload):
+                        client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+    def upload(self, folder: Path, prefix: str, paths: Iterable[str] | None = None) -> None:
+        def submit(manager: TransferManager, relative: str) -> TransferFuture:
+            address = self._address(join(prefix, relative))
+            return manager.upload(str(safe_path(folder, relative)), address["Bucket"], address["Key"])
+
+        self._transfer("upload", prefix, relative_files(folder) if paths is None else list(paths), submit)
+
+    def download(self, prefix: str, folder: Path, paths: Iterable[str] | None = None) -> None:
+        below = f"{prefix.rstrip('/')}/"
+        wanted = [entry.key.removeprefix(below) for entry in self.list(below)] if paths is None else list(paths)
+        for relative in wanted:
+            with self._boundary("download", prefix):
+                safe_path(folder, relative).parent.mkdir(parents=True, exist_ok=True)
+
+        def submit(manager: TransferManager, relative: str) -> TransferFuture:
+            address = self._address(below + relative)
+            return manager.download(address["Bucket"], address["Key"], str(safe_path(folder, relative)))
+
+        self._transfer("download", prefix, wanted, submit)
+
+    def _transfer(
+        self, operation: str, prefix: str, paths: Sequence[str], submit: Callable[[TransferManager, str], TransferFuture]
+    ) -> None:
+        """All files at once; those whose transfer broke in a way that another try may mend are tried again."""
+        backoff: Backoff | None = None
+        while paths:
+            broken = []
+            problem: BaseException | None = None
+            with TransferManager(self._client(), _transfer_config()) as manager:
+                futures = [(path, submit(manager, path)) for path in paths]
+                for path, future in futures:
+                    with self._boundary(operation, join(prefix, path)):
+                        try:
+                            future.result()
+                        except (*TRANSPORT, RetriesExceededError, ClientError) as error:
+                            if not _broke_on_the_way(error):
+                                raise
+                            broken.append(path)
+                            problem = error
+            if problem is not None:
+                backoff = backoff or Backoff(self.patience)
+                delay = backoff.delay()
+                if delay is None:
+                    raise self._mapped(problem, operation, join(prefix, broken[0])) from problem
+                log.warning("%s of %d files below %s broke off (%s): again in %.1f s", operation, len(broken), prefix, problem, delay)
+                time.sleep(delay)
+            paths = broken
+
+    def _stream(self, key: str, tell_etag: Callable[[str], None]) -> Iterator[bytes]:
+        offset, etag, backoff = 0, "", None
+        while True:
+            with self._boundary("GetObject", key):
+                resume = {"Range": f"bytes={offset}-", "IfMatch": etag} if offset else {}
+                try:
+                    answer = self._client().get_object(**self._address(key), **resume)
+                except ClientError as error:
+                    if offset and error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
+                        raise ArtifactCorrupt(
+                            f"s3://{self.bucket}/{self._address(key)['Key']} was overwritten while it was read", hint="read it again"
+                        ) from error
+                    raise
+                if not etag:
+                    etag = answer["ETag"]
+                    tell_etag(etag)
+                total = offset + answer["ContentLength"]
+                try:
+                    for chunk in answer["Body"].iter_chunks(CHUNK):
+                        yield chunk
+                        offset += len(chunk)
+                        backoff = None
+                except TRANSPORT as error:
+                    backoff = backoff or Backoff(self.patience)
+                    delay = backoff.delay()
+                    if delay is None:
+                        raise
+                    log.warning(
+                        "s3://%s/%s broke off at byte %d of %d (%s): again in %.1f s", self.bucket, key, offset, total, error, delay
+                    )
+                    time.sleep(delay)
+                if offset >= total:
+                    return
+
+    def _put_if(self, key: str, content: bytes, **condition: str) -> bool:
+        try:
+            self._client().put_object(**self._address(key), Body=content, **condition)
+        except ClientError as error:
+            status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
+            # If-Match on an object that is gone: 404 on AWS, 412 elsewhere.
+            if status == 412 or ("IfMatch" in condition and code == "NoSuchKey"):
+                return False
+            raise
+        return True
+
+    def _require_bucket(self, key: str) -> None:
+        try:
+            self._client().head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                raise BucketMissing(
+                    f"can't find {self._where(key)}: there is no bucket {self.bucket!r}", hint="create the bucket, or correct its name"
+                ) from error
+            raise
+
+    def _address(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": join(self.prefix, key)}
+
+    def _where(self, key: str) -> str:
+        return f"s3://{join(self.bucket, self.prefix, key)} at {self._client().meta.endpoint_url}"
+
+    def _mapped(self, error: BaseException, operation: str, key: str) -> KompressError:
+        return map_error(error, f"{operation} {self._where(key)}", bucket=self.bucket)
+
+    @contextlib.contextmanager
+    def _boundary(self, operation: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except KompressError:
+            raise
+        except Exception as error:
+            raise self._mapped(error, operation, key) from error
+
+    def _client(self) -> Any:
+        """The client of this process: sockets must not be shared with a forked child."""
+        if self._own_client is None or self._own_client[0] != os.getpid():
+            self._own_client = os.getpid(), self._build_client()
+        return self._own_client[1]
+
+    def _build_client(self) -> Any:
+        role, endpoint, region, secret = self._options
+        config = botocore.config.Config(
+            connect_timeout=min(10.0, max(1.0, self.patience / 3)),
+            read_timeout=min(60.0, max(1.0, self.patience)),
+            max_pool_connections=2 * CONCURRENCY,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            tcp_keepalive=True,
+            user_agent_extra="kompress",
+        )
+        try:
+            client = aws_session(role, secret).create_client("s3", region_name=region, endpoint_url=endpoint, config=config)
+        except KompressError:
+            raise
+        except Exception as error:
+            raise map_error(error, f"reach {self.uri}", bucket=self.bucket) from error
+        client.meta.events.register("needs-retry.s3", self._needs_retry, unique_id="kompress-patience")
+        return client
+
+    def _needs_retry(
+        self,
+        *,
+        attempts: int,
+        operation: Any,
+        request_dict: dict[str, Any],
+        response: tuple[Any, dict[str, Any]] | None = None,
+        caught_exception: Exception | None = None,
+        **_: Any,
+    ) -> float | None:
+        """botocore asks after each answer: seconds to wait before the next try, None for no more.
+
+        Raises StorageUnavailable once patience is over: as our own error it passes s3transfer, which would try a lost
+        answer again by its own count.
+        """
+        if not worth_another_try(caught_exception, response and response[1]):
+            return None
+        if response is not None and response[0].status_code == 400 and attempts >= MAX_TRIES_OF_A_BAD_REQUEST:
+            return None
+        backoff: Backoff = request_dict["context"].setdefault("kompress_backoff", Backoff(self.patience))
+        delay = backoff.delay()
+        problem = caught_exception or ClientError(response[1] if response else {}, operation.name)
+        doing = f"{operation.name} s3://{self.bucket} ({request_dict['url'].partition('?')[0]})"
+        if delay is None:
+            raise map_error(problem, f"{doing}, tried {attempts} times in {self.patience:.0f} s", bucket=self.bucket) from problem
+        log.warning("%s: %s: again in %.1f s", doing, problem, delay)
+        return delay
+
+
+def _transfer_config() -> TransferConfig:
+    return TransferConfig(
+        multipart_threshold=2 * PART,
+        multipart_chunksize=PART,
+        max_request_concurrency=CONCURRENCY,
+        max_submission_concurrency=2,
+        max_in_memory_upload_chunks=CONCURRENCY,
+        max_in_memory_download_chunks=CONCURRENCY,
+    )
+
+
+def _broke_on_the_way(error: BaseException) -> bool:
+    if isinstance(error, ClientError):
+        # A completed multipart upload whose answer was lost is asked for again, and is not known any more.
+        return bool(error.response["Error"]["Code"] == "NoSuchUpload")
+    return True
