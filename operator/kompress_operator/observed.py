@@ -8,10 +8,11 @@ case file. Times are seconds since the epoch.
 import dataclasses
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from kompress_api.contract import Termination
 from kompress_api.reasons import Reason
 from kompress_api.status import CompressionJobStatus
-from pydantic import TypeAdapter
 
 Disruption = Literal[Reason.PREEMPTED, Reason.EVICTED, Reason.NODE_LOST]
 
