@@ -1,0 +1,128 @@
+"""From a model source of the manifest to a model with its description, fit for the task's data.
+
+An architecture of a library is built with as many outputs as there are labels and takes over the library's weights where
+their shapes fit, so a bundle can build it again. A bundle comes as it is; its head is kept, or replaced where the labels
+differ and the stage allows it, and the change is written into its history.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from kompress_api.errors import LabelMismatch, MethodRefused
+from kompress_api.places import ModelSource
+from kompress_jobs import bundle, models, registry, structure
+from kompress_jobs.bundle import Architecture, Description, Loaded, Preprocessing
+from kompress_jobs.data import Data
+from kompress_jobs.models import PLACES, Pretrained
+from kompress_jobs.training.order import mix
+
+Head = Literal["Auto", "Keep", "Replace"]
+
+
+def load_source(source: ModelSource, data: Data, task: str, seed: int, scratch: Path, *, field: str, head: Head = "Auto") -> Loaded:
+    """The model of a source, on the CPU; the same seed gives the same fresh weights on every rank.
+
+    Raises UnknownModel, UnknownMethod, InvalidManifest, FactoryNotAllowed, UnsafeFile, ArtifactMissing, ArtifactCorrupt,
+    LabelMismatch (`head: Keep`), MethodRefused (the model can't take the images).
+    """
+    for name, asked in (("weights", source.weights), ("architecture", source.architecture)):
+        if asked:
+            raise MethodRefused(f"{name} is not built in this version", hint="name a library's model or a bundle", field=f"{field}.{name}")
+    scheme, name = models.split(source.source)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed, 3))
+        if scheme in PLACES:
+            found = bundle.read(registry.load("models", scheme, field=f"{field}.source").fetch(source, scratch))
+            return with_labels(found, data, head, field=field)
+        return from_library(source, scheme, name, data, task, field=field)
+
+
+def from_library(source: ModelSource, scheme: str, name: str, data: Data, task: str, *, field: str) -> Loaded:
+    """Build an architecture, with the library's weights where they are asked for."""
+    classes = len(data.labels)
+    model = models.construct(source.source, source.arguments, classes, field=field)
+    pretrained = Pretrained()
+    if source.pretrained:
+        pretrained = registry.load("models", scheme, field=f"{field}.source").pretrained(name, source.arguments, field=field)
+        take_over(model, pretrained.state)
+    channels = accepted_channels(model, data.image_size, field=field)
+    preprocessing = Preprocessing(
+        image_size=data.image_size,
+        channels=channels,
+        mean=pretrained.mean if channels == 3 else [sum(pretrained.mean) / 3],
+        std=pretrained.std if channels == 3 else [sum(pretrained.std) / 3],
+    )
+    architecture = Architecture(source=source.source, arguments=source.arguments, num_classes=classes)
+    description = Description(task=task, architecture=architecture, labels=data.labels, preprocessing=preprocessing)
+    return with_outputs(Loaded(model, description), classes)
+
+
+def take_over(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Load what fits by name and shape: all but a head of another size."""
+    own = model.state_dict()
+    model.load_state_dict({name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}, strict=False)
+
+
+def accepted_channels(model: nn.Module, size: int, *, field: str) -> int:
+    """3 or 1, whichever the model takes first; raises MethodRefused with the model's own words when it takes neither."""
+    problem: Exception | None = None
+    training = model.training
+    model.eval()
+    try:
+        for channels in (3, 1):
+            try:
+                with torch.no_grad():
+                    model(torch.zeros(2, channels, size, size))
+                return channels
+            except Exception as error:
+                problem = problem or error
+    finally:
+        model.train(training)
+    raise MethodRefused(
+        f"the model takes no images of {size}x{size} pixels: {problem}", hint="set dataset.imageSize to a size that it takes", field=field
+    ) from problem
+
+
+def with_labels(found: Loaded, data: Data, head: Head, *, field: str) -> Loaded:
+    """Make a bundle's head and preprocessing fit the data: replaced where its labels are others, or where that is asked for."""
+    description = found.description
+    if data.image_size != description.preprocessing.image_size:
+        preprocessing = description.preprocessing.model_copy(update={"image_size": data.image_size})
+        found = Loaded(found.model, description.model_copy(update={"preprocessing": preprocessing}))
+        accepted_channels(found.model, data.image_size, field=field)
+    same = description.labels == data.labels
+    if same and head != "Replace":
+        return found
+    if head == "Keep":
+        raise LabelMismatch(
+            f"the model knows {len(description.labels)} labels ({_few(description.labels)}), "
+            f"the data has {len(data.labels)} ({_few(data.labels)})",
+            hint="use head: Auto to give it a new head, or data with the same labels",
+            field=field,
+        )
+    return replace_head(found, data.labels)
+
+
+def with_outputs(found: Loaded, classes: int) -> Loaded:
+    """Replace the head of a model whose factory made another number of outputs."""
+    with torch.no_grad():
+        outputs = found.model.eval()(bundle.sample(found.description))
+    scores = outputs[0] if isinstance(outputs, tuple) else outputs
+    return found if scores.ndim == 2 and scores.shape[1] == classes else replace_head(found, found.description.labels)
+
+
+def replace_head(found: Loaded, labels: list[str]) -> Loaded:
+    """A fresh head for these labels, remembered in the history."""
+    name = structure.head_of(found.model, bundle.sample(found.description))
+    model = structure.with_head(found.model, name, len(labels))
+    change = {"change": "head", "module": name, "outputs": len(labels)}
+    history = [*found.description.history, change]
+    return Loaded(model, found.description.model_copy(update={"history": history, "labels": labels}))
+
+
+def _few(labels: list[str]) -> str:
+    return ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")

@@ -1,0 +1,135 @@
+"""A model on disk without pickle: `bundle.json` says how it is built, `model.safetensors` holds its weights.
+
+A model is rebuilt as factory + replayed structural history + weights (loaded strictly), so what was pruned can be read
+back by any process that has the same libraries. Committing, digests and transport are the store's.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from kompress_api.base import Model
+from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, UnsafeFile
+from kompress_jobs import models, structure
+
+DESCRIPTION = "bundle.json"
+WEIGHTS = "model.safetensors"
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
+
+
+class Architecture(Model):
+    """How the untouched model is made; the number of classes is that of the description's labels."""
+
+    source: str
+    """torchvision://, timm:// or python://."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of the constructor."""
+    num_classes: int
+    """Outputs that the constructor was asked for (later changes of the head are in the history)."""
+
+
+class Preprocessing(Model):
+    """What is done to a decoded image before the model sees it: resize, channels, to [0, 1], (x - mean) / std."""
+
+    image_size: int
+    """Side in pixels: the shorter side is resized to it (bilinear, antialiased), the longer one cropped in the centre."""
+    channels: int
+    """1: luminance; 3: RGB, a grey image is repeated."""
+    mean: list[float]
+    """One a channel, of values in [0, 1]."""
+    std: list[float]
+    """One a channel, of values in [0, 1]."""
+
+
+class Description(Model):
+    """bundle.json."""
+
+    version: Literal[1] = 1
+    """Of this format."""
+    task: str
+    """spec.task."""
+    architecture: Architecture
+    """How the untouched model is made."""
+    labels: list[str]
+    """Class names, in the order of the outputs."""
+    preprocessing: Preprocessing
+    """What the model expects of its input."""
+    history: list[dict[str, Any]] = []
+    """Structural changes in order; each is {"change": name, ...}, see `structure`."""
+    quantization: dict[str, Any] | None = None
+    """Recipe that export lowers with."""
+    metrics: dict[str, float] = {}
+    """Plain figures of the stage that wrote it."""
+    lineage: list[dict[str, Any]] = []
+    """Stages that made it, oldest first: {"stage", "kind", "job", "seed"}."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory with its description."""
+
+    model: nn.Module
+    description: Description
+
+
+def write(folder: Path, model: nn.Module, description: Description) -> None:
+    """Write a bundle into an empty or new folder. Tied weights are kept once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(folder / WEIGHTS))
+    (folder / DESCRIPTION).write_text(json.dumps(description.dump(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def describe(folder: Path) -> Description:
+    """Read bundle.json; raises ArtifactMissing, ArtifactCorrupt, or UnsafeFile where the folder holds pickles instead."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        pickles = sorted(entry.name for entry in folder.glob("*") if entry.suffix in PICKLES) if folder.is_dir() else []
+        if pickles:
+            raise UnsafeFile(
+                f"{folder} holds {pickles[0]}, a pickle, and no {DESCRIPTION}",
+                hint="pickles execute code when read: save the weights with safetensors, or make a bundle with a kompress stage",
+            )
+        raise ArtifactMissing(f"{folder} holds no {DESCRIPTION}", hint="name the folder of a bundle that a kompress stage wrote")
+    try:
+        return Description.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtifactCorrupt(f"{path} is no bundle description: {error.errors()[0]['msg']}", hint="make the bundle again") from error
+
+
+def rebuild(description: Description) -> nn.Module:
+    """The model of a description with fresh weights: built by its factory, its history replayed."""
+    architecture = description.architecture
+    model = models.construct(architecture.source, architecture.arguments, architecture.num_classes, field="bundle.json: architecture")
+    return structure.replay(model, description.history, sample(description))
+
+
+def read(folder: Path) -> Loaded:
+    """Rebuild the model and load its weights strictly; it comes in evaluation mode on the CPU."""
+    description = describe(folder)
+    model = rebuild(description)
+    try:
+        load_model(model, str(folder / WEIGHTS), strict=True)
+    except FileNotFoundError as error:
+        raise ArtifactMissing(f"{folder} holds no {WEIGHTS}", hint="make the bundle again") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise ArtifactCorrupt(f"{folder / WEIGHTS} does not fit {DESCRIPTION}: {error}", hint="make the bundle again") from error
+    return Loaded(model.eval(), description)
+
+
+def sample(description: Description, batch: int = 2) -> torch.Tensor:
+    """An input of the right shape, (batch, channels, size, size), all zero."""
+    preprocessing = description.preprocessing
+    return torch.zeros(batch, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
+
+
+def weights_bytes(state: Mapping[str, torch.Tensor]) -> int:
+    """Bytes of the weights, tied ones counted once."""
+    return sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in state.values() if tensor.numel()}.values())

@@ -1,0 +1,103 @@
+"""Labelled samples: three splits of images with one label map, however they are stored.
+
+The module that reads them is named by `dataset.format` (imagefolder), or by the scheme of `dataset.source` where there is
+no format (builtin). Each has `load(dataset, scratch, field) -> Data` and `peek(...)`, the same from a few samples. Splits
+are cut by hash, so they are the same on every machine and in every process.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from kompress_api.errors import DataUnreadable, MethodRefused
+from kompress_api.places import Dataset
+from kompress_jobs import registry
+
+HELD_OUT = 0.1
+"""Share of train that a missing split is cut from it."""
+
+
+class Split(Protocol):
+    """Samples of one split; `images` may be called from another thread."""
+
+    labels: torch.Tensor
+    """(samples,), int64."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (found, channels, size, size), uint8, and the positions in `indices` that could be read, (found,)."""
+
+
+@dataclass
+class TensorSplit:
+    """A split that lies in memory."""
+
+    pixels: torch.Tensor
+    """(samples, channels, size, size), uint8."""
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.pixels[indices], torch.arange(len(indices))
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set with its splits."""
+
+    labels: list[str]
+    """Class names; a sample's label is an index into it."""
+    image_size: int
+    """Side in pixels."""
+    channels: int
+    """1 or 3."""
+    train: Split
+    validation: Split
+    test: Split
+    unreadable: dict[str, list[str]] = field(default_factory=dict)
+    """Split -> paths that were skipped."""
+
+
+def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset") -> Data:
+    """Read a data set, or as much of it as lies in memory.
+
+    Raises DataUnreadable with the file or folder, UnknownMethod for a format that is not built, StorageUnavailable.
+    """
+    if dataset.multi_label:
+        raise MethodRefused(
+            "several labels a sample are not built in this version", hint="leave multiLabel out", field=f"{field}.multiLabel"
+        )
+    scheme = dataset.source.partition("://")[0]
+    name, where = (dataset.format.value, "format") if dataset.format is not None else (scheme, "source")
+    found: Data = registry.load("data", name, field=f"{field}.{where}").load(dataset, scratch, field=field)
+    if len(found.labels) < 2:
+        raise DataUnreadable(
+            f"{dataset.source} has one class only ({found.labels[0]}): there is nothing to tell apart",
+            hint="give at least two classes",
+            field=f"{field}.source",
+        )
+    return found
+
+
+def rank_of(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone; samples are ordered by it before a split is cut."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def cut(names: Sequence[str], labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
+    """Indices (kept, cut): from each class the `share` of the samples that come first by hash, at least one where it has two."""
+    classes: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        classes.setdefault(label, []).append(index)
+    away: set[int] = set()
+    for members in classes.values():
+        count = min(max(round(len(members) * share), 1), len(members) - 1)
+        away.update(sorted(members, key=lambda index: (rank_of(names[index]), names[index]))[:count])
+    return [index for index in range(len(names)) if index not in away], sorted(away)

@@ -1,0 +1,166 @@
+"""What every stage does around its own idea: load its inputs, measure, write a bundle and prove that it can be read.
+
+A stage opens a `Bench`, takes models from it, changes one, and closes with `finish`. All methods marked collective must be
+called by every rank.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from kompress_api.errors import AccuracyCollapsed, LabelMismatch, MethodRefused
+from kompress_api.goals import SOURCE_PREFIX
+from kompress_api.training import Training
+from kompress_jobs import assemble, bundle, data, registry, reload
+from kompress_jobs.bundle import Description, Loaded
+from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.data import Data, Split
+from kompress_jobs.measure import latency, size
+from kompress_jobs.measure.classification import Figures
+from kompress_jobs.training import objective
+from kompress_jobs.training.checkpoint import Checkpoints
+from kompress_jobs.training.evaluate import evaluate
+from kompress_jobs.training.gang import Gang
+from kompress_jobs.training.loop import Objective, Plan, train
+from kompress_jobs.training.state import State
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model's figures on the test split, with what stands beside them."""
+
+    values: dict[str, float]
+    """By the names of kompress_api.goals."""
+    details: dict[str, Any]
+    """intervals, perClass, samples."""
+
+
+class Bench:
+    """One stage's data, gang and checkpoints."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.context = context
+        self.input = context.input
+        self.task: ModuleType = registry.load("tasks", self.input.task, field="spec.task")
+        self.data: Data = data.load(self.input.dataset, context.scratch)
+        self.gang = Gang(context.rank, context.world_size, context.device)
+        self.checkpoints = Checkpoints(context, self.gang)
+        for split, paths in self.data.unreadable.items():
+            if paths:
+                context.events.warning(f"{len(paths)} unreadable files of split {split} were skipped, the first is {paths[0]}")
+
+    def field(self, *path: str) -> str:
+        """Path of a field of this stage in the manifest."""
+        assert self.input.stage is not None
+        return ".".join((f"spec.stages({self.input.name})", self.input.stage.kind, *path))
+
+    def take(self, role: str, head: assemble.Head = "Auto") -> Loaded:
+        """The model of an input, on this rank's device; `source` is built from spec.model.
+
+        Raises LabelMismatch when a stage's model has other labels than the data.
+        """
+        if self.context.is_source(role):
+            found = assemble.load_source(
+                self.input.model, self.data, self.input.task, self.input.seed, self.context.scratch, field="spec.model", head=head
+            )
+        else:
+            found = assemble.with_labels(bundle.read(self.context.artifact(role)), self.data, head, field=self.field())
+        found.model.to(self.context.device)
+        return found
+
+    def require_labels(self, found: Loaded, what: str, field: str) -> None:
+        """Raise LabelMismatch unless the model was made for the data's labels."""
+        if found.description.labels != self.data.labels:
+            raise LabelMismatch(
+                f"{what} knows the labels {found.description.labels[:10]}, the data {self.data.labels[:10]}",
+                hint="use models of one label map",
+                field=field,
+            )
+
+    def score(self, found: Loaded, split: Split, *, intervals: bool) -> Figures:
+        """Collective: the task's figures."""
+        described = found.description
+        return evaluate(found.model, split, self.task, described.preprocessing, described.labels, self.gang, intervals=intervals)
+
+    def measure(self, found: Loaded) -> Measured:
+        """Collective: figures on the test split, size, and eager latency (rank 0, batch 1, one thread)."""
+        scored = self.score(found, self.data.test, intervals=True)
+        sample = bundle.sample(found.description, 1).to(self.context.device)
+        values = scored.values | size.sizes(found.model, sample)
+        if self.gang.rank == 0:
+            values |= latency.eager(found.model.eval(), sample)
+        values = self.gang.broadcast(values)
+        intervals = {name: list(interval) for name, interval in scored.intervals.items()}
+        return Measured(values, {"intervals": intervals, "perClass": scored.per_class, "samples": scored.samples})
+
+    def plan(self, found: Loaded, settings: Training, epochs: int, learn: Objective | None = None, **more: Any) -> Plan:
+        """The plan of a training of `found`; `learn` defaults to the task's loss."""
+        if settings.batch_size < self.gang.world_size * settings.gradient_accumulation_steps:
+            raise MethodRefused(
+                f"a global batch of {settings.batch_size} can't be shared among {self.gang.world_size} processes and "
+                f"{settings.gradient_accumulation_steps} accumulation steps",
+                hint="raise batchSize, or lower gradientAccumulationSteps",
+                field=self.field("batchSize"),
+            )
+        weight = objective.class_weights(settings, self.data.train.labels, len(self.data.labels), self.context.device)
+        own = objective.task_objective(self.task, found.description.preprocessing, settings, weight)
+
+        def validation(model: nn.Module) -> dict[str, float]:
+            return self.score(Loaded(model, found.description), self.data.validation, intervals=False).values
+
+        return Plan(settings, epochs, self.data.train, self.input.seed, self.task, learn or own, validation, **more)
+
+    def train(self, plan: Plan, state: State) -> None:
+        """Collective: see `loop.train`."""
+        train(plan, state, self.context, self.gang, self.checkpoints)
+
+    def finish(self, found: Loaded, before: Measured, details: dict[str, Any] | None = None, *, role: str | None = "model") -> StageOutput:
+        """Collective: measure the result, log before and after, write the bundle, and rebuild it in a clean process.
+
+        Raises AccuracyCollapsed when a model that knew something is left at chance, ParityFailed when the bundle answers differently.
+        """
+        after = self.measure(found)
+        self.refuse_collapse(before, after)
+        figures = dict(after.values)
+        if role is not None and self.context.is_source(role):
+            figures |= {SOURCE_PREFIX + name: value for name, value in before.values.items()}
+        self.context.events.metrics({f"before/{name}": value for name, value in before.values.items()})
+        self.context.events.metrics({f"test/{name}": value for name, value in after.values.items()})
+        told = after.details | {"before": {"metrics": before.values, **before.details}} | (details or {})
+        folder = self.write(found, after) if self.gang.rank == 0 else None
+        self.gang.barrier()
+        return StageOutput(folder, figures, told)
+
+    def write(self, found: Loaded, after: Measured) -> Path:
+        """Write and prove the bundle (rank 0)."""
+        folder = self.context.scratch / "bundle"
+        step = {"stage": self.input.name, "kind": self.input.kind, "job": self.input.job.name, "seed": self.input.seed}
+        update = {"metrics": after.values, "lineage": [*found.description.lineage, step]}
+        described: Description = found.description.model_copy(update=update)
+        bundle.write(folder, found.model, described)
+        images, _ = self.data.validation.images(torch.arange(min(reload.SAMPLES, len(self.data.validation))))
+        inputs = self.task.prepare(images, described.preprocessing).contiguous()
+        reload.prove(folder, found.model, inputs, self.context.scratch)
+        return folder
+
+    def refuse_collapse(self, before: Measured, after: Measured) -> None:
+        """A stage that leaves a model at chance that was clearly above it has failed."""
+        chance = 1 / len(self.data.labels)
+        low = before.details["intervals"]["accuracy"][0]
+        high = after.details["intervals"]["accuracy"][1]
+        if low > 2 * chance and high < 1.5 * chance:
+            raise AccuracyCollapsed(
+                f"accuracy fell from {before.values['accuracy']:.3f} to {after.values['accuracy']:.3f}, chance",
+                hint="lower learningRate or pruningRatio, or train longer",
+                field=self.field(),
+            )
+
+
+def resized(found: Loaded, **update: Any) -> Loaded:
+    """The same model with a changed description."""
+    return dataclasses.replace(found, description=found.description.model_copy(update=update))

@@ -1,0 +1,1 @@
+"""How the worth of a group is estimated. The importance's name is the module, with `NEEDS_GRADIENTS` and `build() -> Callable`."""

@@ -1,0 +1,1 @@
+"""Figures: of predictions, of models, of engines."""

@@ -1,0 +1,33 @@
+"""How large a model is: parameters, multiply-accumulates for one sample, bytes of its weights."""
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from kompress_jobs.bundle import weights_bytes
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of weights, tied ones counted once; buffers are none."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(model: nn.Module, sample: torch.Tensor) -> int:
+    """Multiply-accumulates of a forward pass of one sample: half of what `torch.utils.flop_counter` counts.
+
+    `sample` is (1, ...); the model may lie on the meta device, with the sample.
+    """
+    training = model.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(sample)
+    model.train(training)
+    return int(counter.get_total_flops()) // 2
+
+
+def sizes(model: nn.Module, sample: torch.Tensor) -> dict[str, float]:
+    """`parameters`, `macs`, `modelSizeBytes`."""
+    return {
+        "parameters": parameters(model),
+        "macs": macs(model, sample[:1]),
+        "modelSizeBytes": weights_bytes(model.state_dict()),
+    }

@@ -1,0 +1,55 @@
+"""Where models come from: the scheme of a source URI is the module that knows it.
+
+A library's module (torchvision, timm, python) has `construct(name, arguments, num_classes, field) -> nn.Module` and
+`pretrained(name, arguments, field) -> Pretrained`; a place's module (s3, file) has `fetch(source, scratch, field) -> folder
+of a bundle`. What is done to a model afterwards is written down in its bundle (`structure`).
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from kompress_api.errors import UnknownModel
+from kompress_jobs import registry
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+PLACES = ("s3", "file")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A library's weights, and the preprocessing that they were made with."""
+
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    mean: list[float] = field(default_factory=lambda: IMAGENET_MEAN)
+    std: list[float] = field(default_factory=lambda: IMAGENET_STD)
+
+
+def split(source: str) -> tuple[str, str]:
+    """`timm://resnet18` -> (`timm`, `resnet18`)."""
+    scheme, _, name = source.partition("://")
+    return scheme, name
+
+
+def construct(source: str, arguments: Mapping[str, Any], num_classes: int, *, field: str) -> nn.Module:
+    """Build an architecture with fresh weights from torchvision://, timm:// or python://.
+
+    Raises UnknownModel (with near matches), InvalidManifest (arguments), FactoryNotAllowed, UnknownMethod (scheme).
+    """
+    scheme, name = split(source)
+    library = registry.load("models", scheme, field=f"{field}.source")
+    model: nn.Module = library.construct(name, arguments, num_classes, field=field)
+    return model
+
+
+def unknown(source: str, known: Iterable[str], *, field: str) -> UnknownModel:
+    """The error for a name that a library does not have."""
+    scheme, name = split(source)
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(f'{scheme}://{entry}' for entry in near)}?" if near else f"list them with {scheme}'s list_models()"
+    return UnknownModel(f"{scheme} has no model {name!r}", hint=hint, field=f"{field}.source")

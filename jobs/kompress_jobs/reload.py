@@ -1,0 +1,139 @@
+"""`python -m kompress_jobs.reload FOLDER`: read a bundle or an export in a clean process and say what it answers.
+
+A stage succeeds only after this process, which shares nothing with the one that made the model, has given the same
+answers on real inputs. `kompress verify` runs the same program. Torch is imported for a bundle only, so that the memory an
+exported model needs is not hidden behind it.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kompress_api.errors import ArtifactMissing, KompressError, ParityFailed
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+    from torch import nn
+
+SAMPLES = 32
+"""Real inputs that a bundle is proven with."""
+ATOL = 1e-4
+"""Largest difference between a bundle's outputs before and after the reload (one machine, float32)."""
+EXPORT = "export.json"
+SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the clean process says."""
+
+    outputs: "numpy.ndarray[Any, Any]"
+    """(samples, classes)."""
+    peak_memory_bytes: int
+    """Largest resident size of the process, the engine's own libraries included."""
+
+
+def run(folder: Path, inputs: "numpy.ndarray[Any, Any]", scratch: Path, *, file: str = "") -> Answer:
+    """Answer `inputs` (samples, channels, size, size) in a clean process; `file` names one of an export's files.
+
+    Raises ParityFailed with the process's last words when it can't read the folder.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    question, answer = scratch / "reload-inputs.safetensors", scratch / "reload-outputs.safetensors"
+    save_file({"inputs": inputs}, question)
+    answer.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "kompress_jobs.reload", str(folder), "--inputs", str(question), "--outputs", str(answer)]
+    done = subprocess.run([*command, *(["--file", file] if file else [])], capture_output=True, text=True, timeout=SECONDS, check=False)
+    if done.returncode != 0:
+        words = done.stderr.strip().splitlines()
+        raise ParityFailed(
+            f"a clean process can't read {file or 'the bundle'} back: {words[-1] if words else done.returncode}",
+            hint="a model that is built differently in another process can't be kept: make its factory depend on its arguments only",
+        )
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    return Answer(load_file(answer)["outputs"], said["peakMemoryBytes"])
+
+
+def prove(folder: Path, model: "nn.Module", inputs: "torch.Tensor", scratch: Path) -> None:
+    """Raise ParityFailed unless a clean process rebuilds the bundle and answers `inputs` as `model` does (to ATOL)."""
+    import copy
+
+    import torch
+
+    with torch.inference_mode():
+        outputs = copy.deepcopy(model).cpu().eval()(inputs)
+    expected = (outputs[0] if isinstance(outputs, tuple) else outputs).numpy()
+    answer = run(folder, inputs.numpy(), scratch).outputs
+    worst = float(abs(answer - expected).max()) if answer.shape == expected.shape else float("inf")
+    if not worst <= ATOL:
+        raise ParityFailed(
+            f"the bundle answers differently after a reload in a clean process: outputs differ by up to {worst:.3g} (allowed {ATOL:g})",
+            hint="state that is neither a parameter nor a registered buffer is lost: register it",
+        )
+
+
+def answer_bundle(folder: Path, inputs: "numpy.ndarray[Any, Any] | None") -> tuple["numpy.ndarray[Any, Any]", dict[str, Any]]:
+    """Rebuild a bundle and run it."""
+    import torch
+
+    from kompress_jobs import bundle
+
+    torch.set_num_threads(1)
+    loaded = bundle.read(folder)
+    question = torch.from_numpy(inputs) if inputs is not None else bundle.sample(loaded.description)
+    with torch.inference_mode():
+        outputs = loaded.model(question)
+    found = (outputs[0] if isinstance(outputs, tuple) else outputs).float().numpy()
+    return found, {"task": loaded.description.task, "labels": loaded.description.labels, "metrics": loaded.description.metrics}
+
+
+def answer_export(folder: Path, inputs: "numpy.ndarray[Any, Any] | None", file: str) -> tuple["numpy.ndarray[Any, Any]", dict[str, Any]]:
+    """Open one file of an export (the first by default) in its engine and run it."""
+    import numpy
+
+    from kompress_jobs import registry
+
+    written = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
+    entry = next((entry for entry in written["files"] if not file or entry["file"] == file), None)
+    if entry is None:
+        raise ArtifactMissing(f"{folder} holds no {file}", hint=f"it has {', '.join(e['file'] for e in written['files'])}")
+    engine = registry.load("exporters", entry["exporter"], field="export.json: exporter").open_engine(folder / entry["file"], threads=1)
+    question = inputs if inputs is not None else numpy.zeros(entry["input"], dtype="float32")
+    step = entry["input"][0] if not entry["dynamicBatch"] else len(question)
+    parts = [engine(question[start : start + step]) for start in range(0, len(question) - step + 1, step)]
+    return numpy.concatenate(parts), {"task": written["task"], "labels": written["labels"], "metrics": written["metrics"]}
+
+
+def main() -> int:
+    """Print one JSON object; exit code 0, or that of the error."""
+    parser = argparse.ArgumentParser(prog="python -m kompress_jobs.reload", description="Read a bundle or an export in a clean process.")
+    parser.add_argument("folder", type=Path, help="folder of a bundle or an export")
+    parser.add_argument("--inputs", type=Path, help="safetensors file with the tensor `inputs`; default: one input of zeros")
+    parser.add_argument("--outputs", type=Path, help="safetensors file to write the tensor `outputs` to")
+    parser.add_argument("--file", default="", help="file of an export; default: the first")
+    given = parser.parse_args()
+    from safetensors.numpy import load_file, save_file
+
+    inputs = load_file(given.inputs)["inputs"] if given.inputs else None
+    try:
+        exported = (given.folder / EXPORT).is_file()
+        outputs, said = answer_export(given.folder, inputs, given.file) if exported else answer_bundle(given.folder, inputs)
+    except KompressError as error:
+        print(f"{error.reason}: {error}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    if given.outputs:
+        save_file({"outputs": outputs.copy()}, given.outputs)
+    said |= {"samples": len(outputs), "peakMemoryBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    print(json.dumps(said))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

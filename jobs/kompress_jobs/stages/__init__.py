@@ -1,0 +1,1 @@
+"""The kinds of stage: each module has `run(context) -> StageOutput`."""

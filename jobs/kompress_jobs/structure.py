@@ -1,0 +1,68 @@
+"""Structural changes of a model as data: what was done after its factory made it, so that it can be done again.
+
+A change is a JSON object with the key `change`: `head` (here) or a granularity of pruning (`granularities/<name>.py`,
+function `replay`). Changes are replayed in order, before the weights are loaded.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from kompress_api.errors import MethodRefused
+from kompress_jobs import registry
+
+Change = dict[str, Any]
+
+
+def replay(model: nn.Module, history: Sequence[Change], sample: torch.Tensor) -> nn.Module:
+    """Do every change again, in place where possible; `sample` is an input for tracing, (batch, channels, size, size)."""
+    for index, change in enumerate(history):
+        if change["change"] == "head":
+            model = with_head(model, change["module"], change["outputs"])
+        else:
+            granularity = registry.load("granularities", change["change"], field=f"bundle.json: history[{index}]")
+            model = granularity.replay(model, change, sample)
+    return model
+
+
+def head_of(model: nn.Module, sample: torch.Tensor) -> str:
+    """Name of the layer that gives the outputs: the last Linear or Conv2d that runs in a forward pass.
+
+    Raises MethodRefused when there is none.
+    """
+    ran: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(training)
+    if not ran:
+        raise MethodRefused("the model has no Linear or Conv2d layer that could be its head", hint="use a model with one")
+    return ran[-1]
+
+
+def with_head(model: nn.Module, name: str, outputs: int) -> nn.Module:
+    """Put a fresh layer with `outputs` outputs in the place of layer `name`."""
+    old = model.get_submodule(name)
+    new: nn.Module
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, outputs, bias=old.bias is not None)
+    elif isinstance(old, nn.Conv2d):
+        new = nn.Conv2d(old.in_channels, outputs, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)  # type: ignore[arg-type]
+    else:
+        raise MethodRefused(f"the head {name} is a {type(old).__name__}, not a Linear or Conv2d", hint="use head: Keep")
+    if not name:
+        return new
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, new)
+    return model

@@ -1,0 +1,174 @@
+"""Checkpoints of a training: torch.distributed.checkpoint writes them beside the loop, the store keeps and commits them.
+
+A checkpoint is saved at a step boundary that all ranks agree on (`Gang.vote`). The tensors are copied, then written to the
+local disk and uploaded by a thread; when every rank has said that its part is up, rank 0 commits. `memory.json` beside
+the tensors holds what is no tensor: the state's numbers, the stage's own memory and the metrics that MLflow has not got.
+What is read back are plain tensors by name, so another number of processes can go on.
+"""
+
+import json
+import shutil
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed.checkpoint as dcp
+
+from kompress_api.errors import ArtifactMissing, Interrupted
+from kompress_api.training import CheckpointPolicy
+from kompress_jobs.context import StageContext
+from kompress_jobs.training.gang import Gang
+from kompress_jobs.training.state import State
+
+if TYPE_CHECKING:
+    from kompress_jobs.training.loop import Plan
+
+MEMORY = "memory.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A committed checkpoint, on the local disk."""
+
+    step: int
+    """Steps of the whole stage."""
+    folder: Path
+    numbers: dict[str, Any]
+    """`State.numbers`."""
+    stage: dict[str, Any]
+    """`Plan.stage_memory`."""
+
+
+class Checkpoints:
+    """Saves and finds the checkpoints of one stage."""
+
+    def __init__(self, context: StageContext, gang: Gang) -> None:
+        self.context, self.gang, self.store = context, gang, context.checkpoints
+        self.folder = context.scratch / "checkpoints"
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.pending: tuple[int, Future[None]] | None = None
+        self.voted = False
+        self.since = time.monotonic()
+        self.committing: Future[None] | None = None
+
+    def newest(self) -> Saved | None:
+        """Collective: fetch the committed checkpoint with the highest step of any attempt. One that vanishes while read gives
+        way to the next."""
+        while (step := self.gang.broadcast(self._look() if self.gang.rank == 0 else None)) is not None:
+            folder = self.folder / f"resume-{step}"
+            vanished = False
+            if self.context.local_rank == 0:
+                try:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    self.store.fetch(step, folder)
+                except ArtifactMissing:
+                    vanished = True
+            if self.gang.gather(_flag(vanished)).any():
+                continue
+            memory = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
+            if self.gang.rank == 0:
+                self.context.events.replay(memory["events"])
+                self.context.events.progress(step, memory["total"], f"resumed from the checkpoint at step {step}")
+            return Saved(step, folder, memory["numbers"], memory["stage"])
+        return None
+
+    def _look(self) -> int | None:
+        found = self.store.newest()
+        return found.step if found else None
+
+    def restore(self, saved: Saved, state: State) -> None:
+        """Collective: load a checkpoint into a fresh state of the same model."""
+        tensors = state.prepare_for(saved.numbers)
+        dcp.load(
+            tensors, storage_reader=dcp.FileSystemReader(saved.folder), process_group=self.gang.saving, no_dist=self.gang.saving is None
+        )
+        state.take(tensors)
+
+    def boundary(self, state: State, plan: "Plan", policy: CheckpointPolicy, *, stop: bool) -> None:
+        """At every step boundary: agree with the others (one boundary late, nobody waits), save, commit, or stop.
+
+        Raises Interrupted after a checkpoint when any rank was asked to stop.
+        """
+        due = self._due(state, policy)
+        uploading = self.pending is not None and not self.pending[1].done()
+        could_commit = self.voted
+        self.voted = self.pending is not None
+        agreed = self.gang.vote(stop=stop, save=due, uploading=uploading)
+        single = self.gang.world_size == 1
+        if self.pending is not None and not agreed.uploading and (could_commit or single):
+            self._commit()
+        if agreed.stop:
+            self.gang.settle()
+            self.save(state, plan)
+            self.finish()
+            step = plan.first_step + state.step
+            raise Interrupted(
+                f"stopped from outside after the checkpoint at step {step}", hint="start the job again: it goes on from there"
+            )
+        if agreed.save and self.pending is None:
+            self.save(state, plan)
+
+    def _due(self, state: State, policy: CheckpointPolicy) -> bool:
+        if self.pending is not None:
+            return False
+        if policy.every_steps is not None and state.step % policy.every_steps == 0:
+            return True
+        return time.monotonic() - self.since >= policy.every_minutes * 60
+
+    def save(self, state: State, plan: "Plan") -> None:
+        """Collective: copy the state (host sync) and begin to write it."""
+        if self.pending is not None:
+            self.finish()
+        self.gang.average_buffers(state.model)
+        state.loss.copy_(self.gang.mean(state.loss))
+        step = plan.first_step + state.step
+        folder = self.folder / f"step-{step}"
+        if self.context.local_rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        self.gang.barrier()
+        if self.gang.rank == 0:
+            memory = {"numbers": state.numbers(), "stage": plan.stage_memory or {}, "events": self.context.events.unsent()}
+            memory["total"] = plan.all_steps or plan.first_step + plan.order.steps
+            (folder / MEMORY).write_text(json.dumps(memory), encoding="utf-8")
+        writer = dcp.FileSystemWriter(folder, sync_files=False)
+        written = dcp.async_save(state.tensors(), storage_writer=writer, process_group=self.gang.saving, no_dist=self.gang.saving is None)
+        self.pending = step, self.pool.submit(self._upload, step, folder, written)
+        self.voted = False
+        self.since = time.monotonic()
+
+    def _upload(self, step: int, folder: Path, written: "Future[Any]") -> None:
+        written.result()
+        rank = self.gang.rank
+        names = sorted(path.name for path in folder.glob(f"__{rank}_*.distcp"))
+        self.store.upload(step, folder, [*names, *([".metadata", MEMORY] if rank == 0 else [])])
+
+    def _commit(self) -> None:
+        """All parts are up. Rank 0 commits, in the background; an error of the upload or of an earlier commit is raised here."""
+        assert self.pending is not None
+        step, upload = self.pending
+        self.pending = None
+        upload.result()
+        if self.committing is not None:
+            self.committing.result()
+        if self.gang.rank == 0:
+            self.committing = self.pool.submit(self.store.commit, step)
+
+    def finish(self) -> None:
+        """Collective: wait until what is pending is committed."""
+        if self.pending is not None:
+            self.pending[1].result()
+            self.gang.barrier()
+            self._commit()
+        if self.committing is not None:
+            self.committing.result()
+            self.committing = None
+        self.gang.barrier()
+
+
+def _flag(value: bool) -> Any:
+    import torch
+
+    return torch.tensor([value])

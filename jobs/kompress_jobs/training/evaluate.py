@@ -1,0 +1,44 @@
+"""Scores of a model on a split, each rank for its share of the samples."""
+
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from kompress_jobs.bundle import Preprocessing
+from kompress_jobs.data import Split
+from kompress_jobs.measure.classification import Figures
+from kompress_jobs.training.gang import Gang
+
+BATCH = 256
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, split: Split, task: ModuleType, preprocessing: Preprocessing, gang: Gang
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Collective: scores (samples, classes) float32 and positions in the split (samples,), both on the CPU, the same on every rank.
+
+    Samples that can't be read are missing. The model is left in evaluation mode.
+    """
+    model.eval()
+    scores, positions = [], []
+    for chunk in gang.share(torch.arange(len(split))).split(BATCH):
+        images, found = split.images(chunk)
+        if len(found):
+            scores.append(task.logits(model(task.prepare(images.to(gang.device), preprocessing))).float().cpu())
+            positions.append(chunk[found])
+    classes = scores[0].shape[1] if scores else 0
+    widest = int(gang.gather(torch.tensor([classes])).max())
+    mine = torch.cat(scores) if scores else torch.zeros(0, widest)
+    indices = torch.cat(positions) if positions else torch.zeros(0, dtype=torch.int64)
+    return gang.gather(mine), gang.gather(indices)
+
+
+def evaluate(
+    model: nn.Module, split: Split, task: ModuleType, preprocessing: Preprocessing, labels: list[str], gang: Gang, *, intervals: bool = True
+) -> Figures:
+    """Collective: the task's figures of a model on a split, the same on every rank."""
+    scores, positions = predict(model, split, task, preprocessing, gang)
+    found: Figures = task.figures(scores, split.labels[positions], labels, intervals=intervals)
+    return found

@@ -1,0 +1,171 @@
+"""The one training loop, for every stage that trains.
+
+It does not know what it optimises: `objective(model, batch)` gives a loss. It remembers a `State` and nothing else. Where
+it waits for the device is marked `host sync`, where all ranks must join `collective`; both happen at logs, evaluations
+and checkpoints, not at steps.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from kompress_api.errors import LossNotFinite
+from kompress_api.training import Precision, Training
+from kompress_jobs.context import StageContext
+from kompress_jobs.data import Split
+from kompress_jobs.training.batches import Batch, batches
+from kompress_jobs.training.checkpoint import Checkpoints
+from kompress_jobs.training.gang import Gang
+from kompress_jobs.training.order import Order, learning_rate, mix
+from kompress_jobs.training.state import State, copy_of
+
+Objective = Callable[[nn.Module, Batch], torch.Tensor]
+"""Mean loss of a micro-batch; the module is the one to call (wrapped, in training mode)."""
+LOG_EVERY = 50
+"""Most steps between two logs."""
+PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained on what."""
+
+    settings: Training
+    epochs: int
+    data: Split
+    seed: int
+    task: ModuleType
+    objective: Objective
+    validate: Callable[[nn.Module], dict[str, float]]
+    """Collective: figures on the validation split by name, the same on every rank."""
+    first_step: int = 0
+    """Steps of trainings before this one in the same stage."""
+    all_steps: int = 0
+    """Steps of the whole stage, for progress; 0: those of this training."""
+    stage_memory: dict[str, Any] | None = None
+    """What the stage must know to come back here, JSON; goes into checkpoints."""
+
+    @property
+    def order(self) -> Order:
+        return Order(len(self.data), self.settings.batch_size, self.epochs, self.seed)
+
+
+def train(plan: Plan, state: State, context: StageContext, gang: Gang, checkpoints: Checkpoints) -> None:
+    """Collective: train until the plan is done or early stopping ends it; the result's weights are in `state.model`.
+
+    Raises Interrupted after a checkpoint when someone asked to stop, and LossNotFinite.
+    """
+    settings, order = plan.settings, plan.order
+    model = gang.wrap(state.model)
+    precision = torch.autocast(gang.device.type, torch.bfloat16, enabled=settings.precision is Precision.BF16)
+    reporter = Reporter(plan, context, gang)
+    steps = batches(plan.data, order, gang, plan.task, settings.augmentation, settings.gradient_accumulation_steps, state.step)
+    set_training(state.model)
+    for micros in steps:
+        factor = learning_rate(settings.schedule, state.step, order.steps, settings.warmup_fraction)
+        for group in state.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * factor
+        seed_generators(mix(plan.seed, 2, state.step, gang.rank), gang.device)
+        for batch in micros:
+            with gang.accumulating(model, last=batch is micros[-1]):
+                with precision:
+                    loss = plan.objective(model, batch) * batch.share
+                loss.backward()
+            state.loss += loss.detach()
+        if settings.gradient_clip_norm is not None:
+            nn.utils.clip_grad_norm_(state.model.parameters(), settings.gradient_clip_norm, foreach=True)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        if settings.ema is not None:
+            state.update_average(settings.ema.decay)
+        reporter.progress(state)
+        ends_epoch = state.step % order.steps_per_epoch == 0
+        if ends_epoch or (state.step - state.logged) >= LOG_EVERY:
+            reporter.log(state, factor * settings.learning_rate)  # host sync, collective
+        if ends_epoch and validate(plan, state, gang, reporter):  # host sync, collective
+            break
+        checkpoints.boundary(state, plan, settings.checkpoint, stop=context.stop.requested)  # no sync, unless one is due
+    gang.settle()
+    gang.average_buffers(state.model)  # collective
+    state.finish()
+
+
+def validate(plan: Plan, state: State, gang: Gang, reporter: "Reporter") -> bool:
+    """Collective: evaluate on the validation split; with early stopping, keep the best weights and say whether it is time to stop."""
+    gang.average_buffers(state.model)
+    with state.evaluated() as model:
+        figures = plan.validate(model)
+        reporter.metrics({f"validation/{name}": value for name, value in figures.items()}, state)
+        early = plan.settings.early_stopping
+        if early is not None:
+            value = -figures[early.metric] if early.metric == "loss" else figures[early.metric]
+            if state.best_value is None or value > state.best_value + early.min_delta:
+                state.best_value, state.best, state.stale = value, copy_of(model), 0
+            else:
+                state.stale += 1
+    set_training(state.model)
+    return early is not None and state.stale >= early.patience
+
+
+def set_training(model: nn.Module) -> None:
+    """Training mode, except where everything is frozen: there, running statistics and dropout must rest too."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=True))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Dropout and the like depend on seed, step and rank only."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+
+
+class Reporter:
+    """Tells events what happens, seldom enough not to be felt."""
+
+    def __init__(self, plan: Plan, context: StageContext, gang: Gang) -> None:
+        self.plan, self.events, self.gang = plan, context.events, gang
+        self.total = plan.all_steps or plan.first_step + plan.order.steps
+        self.told = 0.0
+        self.since, self.since_step = time.monotonic(), -1
+
+    def progress(self, state: State) -> None:
+        now = time.monotonic()
+        if self.since_step < 0:
+            self.since, self.since_step = now, state.step
+        if now - self.told >= PROGRESS_SECONDS:
+            self.told = now
+            order = self.plan.order
+            epoch = min(order.epoch(state.step) + 1, order.epochs)
+            self.events.progress(self.plan.first_step + state.step, self.total, f"epoch {epoch}/{order.epochs}")
+
+    def log(self, state: State, rate: float) -> None:
+        """Collective: loss since the last log (mean over steps and ranks), learning rate, speed; raises LossNotFinite."""
+        steps = max(1, state.step - state.logged)
+        loss = float(self.gang.mean(state.loss)) / steps
+        state.loss.zero_()
+        state.logged = state.step
+        if not math.isfinite(loss):
+            raise LossNotFinite(
+                f"the loss became {loss} within the {steps} steps before step {state.step} of {self.plan.order.steps}",
+                hint="lower learningRate, raise warmupFraction, set gradientClipNorm, or use precision FP32",
+            )
+        figures = {"train/loss": loss, "train/learningRate": rate}
+        now = time.monotonic()
+        if state.step > self.since_step:
+            figures["train/samplesPerSecond"] = (state.step - self.since_step) * self.plan.order.batch / max(now - self.since, 1e-9)
+        self.since, self.since_step = now, state.step
+        self.metrics(figures, state)
+
+    def metrics(self, figures: dict[str, float], state: State) -> None:
+        self.events.metrics(figures, self.plan.first_step + state.step)

@@ -1,0 +1,30 @@
+"""The task's own loss as an objective of the loop."""
+
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from kompress_api.training import Training
+from kompress_jobs.bundle import Preprocessing
+from kompress_jobs.training.batches import Batch
+from kompress_jobs.training.loop import Objective
+
+
+def task_objective(task: ModuleType, preprocessing: Preprocessing, settings: Training, weight: torch.Tensor | None) -> Objective:
+    """Cross-entropy (or what the task has) with the settings' class weights and label smoothing."""
+
+    def objective(model: nn.Module, batch: Batch) -> torch.Tensor:
+        outputs = model(task.prepare(batch.images, preprocessing))
+        loss: torch.Tensor = task.loss(outputs, batch.targets, weight=weight, smoothing=settings.label_smoothing)
+        return loss
+
+    return objective
+
+
+def class_weights(settings: Training, labels: torch.Tensor, classes: int, device: torch.device) -> torch.Tensor | None:
+    """Balanced: samples / (classes * samples of the class), 1 on average; a class without samples weighs 1. None when off."""
+    if settings.class_weights == "None":
+        return None
+    counts = torch.bincount(labels, minlength=classes).float()
+    return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 1.0).to(device)
