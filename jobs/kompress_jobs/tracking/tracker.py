@@ -143,8 +143,14 @@ def send(server: Mlflow, run: str, events: Sequence[Event]) -> None:
 
 
 def params_of(stage: StageInput) -> dict[str, str]:
-    """A stage's settings with dotted names, as in the manifest."""
-    flat: dict[str, str] = {"task": stage.task, "seed": str(stage.seed), "dataset": stage.dataset.source, "model": stage.model.source}
+    """A stage's settings with dotted names as in the manifest; the same name means the same in every kind of stage."""
+    flat: dict[str, str] = {
+        "kind": stage.kind,
+        "task": stage.task,
+        "seed": str(stage.seed),
+        "dataset": stage.dataset.source,
+        "model": stage.model.source,
+    }
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict) and value:
@@ -154,7 +160,7 @@ def params_of(stage: StageInput) -> dict[str, str]:
             flat[prefix] = str(value)
 
     if stage.stage is not None:
-        walk(stage.stage.kind, stage.stage.spec.dump())
+        walk("", stage.stage.spec.dump())
     return flat
 
 

@@ -1,0 +1,133 @@
+"""What torchrun starts in each rank: the frame around a stage. The stage itself is a module of `kompress_jobs.stages`.
+
+It sets seeds, threads and the process group, answers from the store where the work is done already (`reuse.py`), else runs the
+stage and commits what it made, and leaves either the result (rank 0) or the error, with its microsecond, for the launcher.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kompress_api.contract import ENV_STAGE, StageInput, StageSuccess
+from kompress_api.errors import ExitCode, Interrupted
+from kompress_jobs import registry, termination
+from kompress_jobs.context import Events, StageContext, StopSignal
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
+
+
+def main(scratch: Path) -> int:
+    """Run this rank; returns the exit code."""
+    rank = int(os.environ["RANK"])
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s rank {rank} %(name)s: %(message)s", stream=sys.stderr)
+    faulthandler.enable()
+    die_with_parent()
+    stop = StopSignal()
+    stop.listen()
+    try:
+        work(scratch, rank, stop)
+        return 0
+    except BaseException as error:
+        failure = termination.describe(error, rank=rank)
+        termination.record(failure, scratch)
+        log.error("%s: %s", failure.reason, error, exc_info=None if failure.secondary or not failure.trace else error)
+        return failure.exit_code
+
+
+def work(scratch: Path, rank: int, stop: StopSignal) -> None:
+    """Run the stage, or find it done."""
+    stage = StageInput.model_validate_json(os.environ[ENV_STAGE])
+    module = registry.load("stages", stage.kind, field=f"spec.stages ({stage.name})")
+    world_size, local_rank = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
+    device = prepare_torch(stage.seed, local_rank)
+    with process_group(world_size, device):
+        from kompress_jobs import execute
+
+        context = StageContext(
+            input=stage,
+            rank=rank,
+            world_size=world_size,
+            local_rank=local_rank,
+            device=device,
+            scratch=scratch,
+            events=Events(scratch, rank=rank),
+            stop=stop,
+            checkpoints=execute.no_checkpoints(),
+        )
+        try:
+            result = execute.execute(context, module.run)
+        except Interrupted:
+            leave_together(world_size)
+            raise
+    if rank == 0:
+        leave_result(result, scratch)
+
+
+def leave_result(result: StageSuccess, scratch: Path) -> None:
+    """Rank 0's word for the launcher."""
+    termination.write_atomically(scratch / termination.RESULT, result.model_dump_json(by_alias=True, exclude_none=True).encode())
+
+
+def prepare_torch(seed: int, local_rank: int) -> "torch.device":
+    """Seeds, threads and this rank's device."""
+    import numpy
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+@contextlib.contextmanager
+def process_group(world_size: int, device: "torch.device") -> Iterator[None]:
+    """The default process group of a gang: gloo for what lies on the CPU, nccl for what lies on GPUs. None for one process."""
+    if world_size == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    on_gpu = device.type == "cuda"
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+    yield
+    dist.destroy_process_group()
+
+
+def leave_together(world_size: int) -> None:
+    """Wait for the other ranks' end: torchrun kills those that are still writing soon after the first is gone."""
+    if world_size > 1:
+        import torch
+        import torch.distributed as dist
+
+        with contextlib.suppress(Exception):
+            dist.all_reduce(torch.zeros(1))
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the launcher is killed, so that none trains on unseen (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]))
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code if code != ExitCode.DONE else 0)  # a collective or an upload of a failed rank may still hold a thread
