@@ -26,6 +26,12 @@ def install(_: argparse.Namespace) -> None:
     programs.build(say)
 
 
+def unclaimed(_: argparse.Namespace) -> None:
+    """fail at once if another cluster has the machine's real nodes, naming it"""
+    if "KUBECONFIG" not in os.environ:  # else the tests take that cluster, and start none
+        claim.refuse_if_taken()
+
+
 def up(arguments: argparse.Namespace) -> None:
     """start the cluster, or what is missing of it"""
     began = time.monotonic()
@@ -110,7 +116,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--name", default="dev", help="which cluster (default: dev)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     subparsers = {}
-    for run in (install, up, down, status, kubeconfig, env, load_image, stop_node, start_node, on_node):
+    for run in (install, unclaimed, up, down, status, kubeconfig, env, load_image, stop_node, start_node, on_node):
         name = run.__name__.replace("_", "-")
         subparsers[name] = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         subparsers[name].set_defaults(run=run)

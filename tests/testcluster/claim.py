@@ -34,8 +34,23 @@ def holder() -> Claim | None:
         return None
 
 
+def refuse_if_taken(folder: Path | None = None) -> None:
+    """Tells whoever wants real nodes that the cluster in another folder has them.
+
+    Raises:
+        ClusterError: with that cluster's name and the command that takes it down.
+    """
+    other = holder()
+    if other and not other.is_stale and other.folder != str(folder):
+        whose = f", made for process {other.owner.split()[0]}" if other.owner else ""
+        raise ClusterError(
+            f"a cluster with real nodes is already up on this machine: `{other.name}`{whose}. There can be only one.\n"
+            f"Take it down first: {other.down_command}"
+        )
+
+
 def take(folder: Path, settings: Settings) -> None:
-    """Claims the machine's real nodes for the cluster in `folder`; again is no error.
+    """Claims the machine's real nodes for the cluster in `folder`; again is no error. A stale claim is for its finder to clear first.
 
     Raises:
         ClusterError: another cluster has them.
@@ -45,15 +60,9 @@ def take(folder: Path, settings: Settings) -> None:
         part.write(json.dumps(dataclasses.asdict(claim)))
         part.flush()
         try:
-            os.link(part.name, CLAIM)
+            os.link(part.name, CLAIM)  # whole or not at all, and for one only
         except FileExistsError:
-            other = holder()
-            if other and other.folder != claim.folder:
-                whose = f", made for process {other.owner.split()[0]}" if other.owner else ""
-                raise ClusterError(
-                    f"a cluster with real nodes is already up on this machine: `{other.name}`{whose}. There can be only one.\n"
-                    f"Take it down first: {other.down_command}"
-                ) from None
+            refuse_if_taken(folder)
 
 
 def release(folder: Path) -> None:

@@ -14,7 +14,7 @@ from testcluster.api import Api
 from testcluster.places import BIN, CLUSTERS, LOGS
 from testcluster.processes import ClusterError, Processes, is_alive
 from testcluster.servers import S3, Mlflow
-from testcluster.settings import Node, Settings
+from testcluster.settings import REAL_NODE_PORTS, Node, Settings
 
 
 class Connection:
@@ -114,6 +114,9 @@ class Cluster(Connection):
         cluster = cls.load(folder)
         assert cluster
         try:
+            if cluster.nodes and not running:
+                nodes.create_bridge(folder)
+                servers.check_free(cluster.settings.ip, REAL_NODE_PORTS.values())
             cluster._start(report)
         except BaseException:
             if not running:
@@ -125,7 +128,6 @@ class Cluster(Connection):
         ip, ports = self.settings.ip, self.settings.ports
         if self.nodes:
             archives.write_defaults(self.folder)
-            nodes.create_bridge(self.folder)
         if self.settings.mlflow:
             servers.start_mlflow(self.folder, self.processes, ip, ports["mlflow"])
         if self.settings.s3:

@@ -40,7 +40,7 @@ class Processes:
     """The daemons of the cluster in `folder`; their output goes to `folder`/log/NAME.log."""
 
     def __init__(self, folder: Path, *, die_with_parent: bool = False) -> None:
-        """`die_with_parent`: daemons get SIGTERM when the thread that started them ends, even by `kill -9`."""
+        """`die_with_parent`: daemons end when the thread that started them does, even by `kill -9`."""
         self.folder = folder
         self.log = folder / "log"
         self.records = folder / "processes"
@@ -63,8 +63,11 @@ class Processes:
         *command: object,
         environment: Mapping[str, str] | None = None,
         prepare: Callable[[], None] | None = None,
+        death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
-        """Starts a daemon unless it runs. `prepare` is called in the child, before it becomes the program."""
+        """Starts a daemon unless it runs. `prepare` is called in the child, before it becomes the program; `death_signal` is what
+        it gets from `die_with_parent`.
+        """
         if self.pid_of(name):
             return
         self.records.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,7 @@ class Processes:
 
         def before_exec() -> None:
             if self.die_with_parent:
-                libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+                libc.prctl(PR_SET_PDEATHSIG, death_signal)
             if prepare:
                 prepare()
 

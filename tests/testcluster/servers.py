@@ -4,14 +4,16 @@ Their keys are no secret: they are reachable from this machine and its pods only
 """
 
 import dataclasses
+import signal
 import socket
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from testcluster.places import BIN, HOST_IP
-from testcluster.processes import Processes
+from testcluster.processes import ClusterError, Processes
 
 ALLOWED_HOSTS = ("localhost", "127.0.0.1", HOST_IP, "mlflow", "mlflow.*")
 """Host headers that MLflow answers to, with any port: its addresses, and a Service named `mlflow` in any namespace."""
@@ -88,6 +90,7 @@ def start_mlflow(folder: Path, processes: Processes, ip: str, port: int) -> Mlfl
         *("--allowed-hosts", ",".join(hosts)),
         # Its job runner is for GenAI evaluations, and costs 0.8 GiB.
         environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        death_signal=signal.SIGTERM,  # which its command line passes on to the server, its child
     )
     return Mlflow(f"http://{ip}:{port}")
 
@@ -95,6 +98,23 @@ def start_mlflow(folder: Path, processes: Processes, ip: str, port: int) -> Mlfl
 def wait_for_mlflow(processes: Processes, ip: str, port: int) -> None:
     """Returns when the server answers."""
     processes.wait(lambda: _listens(ip, port), "the MLflow server", 180, alive="mlflow")
+
+
+def check_free(ip: str, ports: Iterable[int]) -> None:
+    """Manifests name these ports, so that no other will do.
+
+    Raises:
+        ClusterError: somebody listens on one of them.
+    """
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((ip, port))
+            except OSError as error:
+                raise ClusterError(
+                    f"the cluster needs port {port} of {ip}: {error.strerror}; `ss -ltnp sport = :{port}` shows who has it"
+                ) from None
 
 
 def _listens(ip: str, port: int) -> bool:
