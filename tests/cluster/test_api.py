@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import manifests
 import pytest
+
+import manifests
 from testcluster.cluster import ClusterError, Connection
 
 CRDS = Path(__file__).parents[2] / "crds"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
+
 from testcluster.cluster import Cluster, Connection, kept_logs, running, sweep
 from testcluster.processes import ClusterError, identity
 from testcluster.servers import S3, Mlflow

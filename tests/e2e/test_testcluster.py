@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from testcluster import nodes
 from testcluster.archives import HOST
 from testcluster.cluster import Cluster, Connection
