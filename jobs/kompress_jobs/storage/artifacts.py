@@ -26,7 +26,7 @@ from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, StorageUnavail
 from kompress_api.places import Access
 from kompress_jobs.storage import files
 from kompress_jobs.storage.files import StoredFile
-from kompress_jobs.storage.store import Store, join, open_store, uri_of
+from kompress_jobs.storage.store import PATIENCE, Store, join, open_store, uri_of
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def fetch(store: Store, uri: str, digest: str, folder: Path) -> Commit:
     return found
 
 
-def locate(place: Access, role: str) -> Commit:
+def locate(place: Access, role: str, *, patience: float = PATIENCE) -> Commit:
     """The commit of a bundle that a manifest names: the folder with its files, or the one with `manifest.json` above it.
 
     Raises ArtifactMissing where there is no commit: an upload that was cut off, or no bundle of kompress.
@@ -217,7 +217,7 @@ def locate(place: Access, role: str) -> Commit:
     parent, _, name = uri.rpartition("/")
     places = [(uri, "")] + ([(parent, name)] if parent.count("/") > 1 else [])
     for base_uri, folder in places:
-        store = open_store(place, role, uri=base_uri)
+        store = open_store(place, role, uri=base_uri, patience=patience)
         try:
             content = store.read(MANIFEST)
         except ArtifactMissing:

@@ -103,7 +103,7 @@ class CheckpointStore:
         Raises ValueError when nothing was uploaded.
         """
         prefix = self._own(step)
-        parts = sorted(self.store.list(join(prefix, "parts") + "/"), key=lambda entry: entry.mtime)
+        parts = sorted(self.store.list(join(prefix, "parts") + "/"), key=lambda entry: entry.mtime_ns)
         # A file may stand in an older part too, when an earlier start of this attempt had other ranks: the newer one holds.
         found = {file.path: file for part in parts for file in self._read(part.key).files}
         if not found:

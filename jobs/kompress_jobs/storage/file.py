@@ -98,7 +98,7 @@ class FileStore:
                 status = self._path(key).stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
-        return ObjectInfo(key, status.st_size, _etag(status), status.st_mtime)
+        return ObjectInfo(key, status.st_size, _etag(status), status.st_mtime_ns)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         # Sorted as S3 does it: by the whole key's bytes, not folder by folder.
@@ -165,7 +165,7 @@ class FileStore:
                     path = Path(folder, name)
                     with contextlib.suppress(FileNotFoundError):
                         status = path.stat()
-                        yield ObjectInfo(path.relative_to(self.root).as_posix(), status.st_size, _etag(status), status.st_mtime)
+                        yield ObjectInfo(path.relative_to(self.root).as_posix(), status.st_size, _etag(status), status.st_mtime_ns)
 
     @contextlib.contextmanager
     def _temporary(self, path: Path, content: bytes | Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ What each error means stands in `s3_errors.py`; where the keys come from in `cre
 """
 
 import contextlib
+import datetime
 import logging
 import os
 import random
@@ -107,7 +108,7 @@ class S3Store:
                 # A HEAD has no body that would tell a missing bucket from a missing key.
                 self._require_bucket(key)
                 return None
-        return ObjectInfo(key, answer["ContentLength"], answer["ETag"], answer["LastModified"].timestamp())
+        return ObjectInfo(key, answer["ContentLength"], answer["ETag"], _nanoseconds(answer["LastModified"]))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         below = f"{self.prefix}/" if self.prefix else ""
@@ -117,7 +118,7 @@ class S3Store:
                 for entry in page.get("Contents", ()):
                     if not entry["Key"].endswith("/"):  # what some consoles make to show an empty folder
                         key = entry["Key"].removeprefix(below)
-                        yield ObjectInfo(key, entry["Size"], entry["ETag"], entry["LastModified"].timestamp())
+                        yield ObjectInfo(key, entry["Size"], entry["ETag"], _nanoseconds(entry["LastModified"]))
 
     def delete(self, keys: Iterable[str]) -> None:
         pending = list(keys)
@@ -315,6 +316,10 @@ class S3Store:
             raise map_error(problem, f"{doing}, tried {attempts} times in {self.patience:.0f} s", bucket=self.bucket) from problem
         log.warning("%s: %s: again in %.1f s", doing, problem, delay)
         return delay
+
+
+def _nanoseconds(time: datetime.datetime) -> int:
+    return int(time.timestamp() * 1e9)
 
 
 def _transfer_config() -> TransferConfig:

@@ -35,8 +35,8 @@ class ObjectInfo:
     """Bytes."""
     etag: str
     """Changes whenever the object does; opaque, for `replace` and for fingerprints."""
-    mtime: float
-    """Last change, seconds since the epoch."""
+    mtime_ns: int
+    """Last change, nanoseconds since the epoch."""
 
 
 class Store(Protocol):
