@@ -70,6 +70,8 @@ class ObservedPod:
     """When it ended, to the second."""
     termination: Termination | None = None
     """What its launcher said at the end."""
+    last_words: str = ""
+    """The end of its log, where its launcher could say nothing."""
 
     @property
     def ended(self) -> bool:

@@ -126,7 +126,8 @@ def causes_of(pod: ObservedPod, now: float) -> Iterator[Cause]:
             yield Cause(Weight.INTERRUPTED, finished, pod, Reason.INTERRUPTED, MEANING[Reason.INTERRUPTED], code)
         else:
             weight = Weight.SECONDARY if pod.delete_by is not None and code in STOPPED else Weight.PRIMARY
-            yield Cause(weight, finished, pod, Reason.PROCESS_FAILED, f"{MEANING[Reason.PROCESS_FAILED]} Exit code {code}.", code)
+            told = f"{MEANING[Reason.PROCESS_FAILED]} Exit code {code}. {pod.last_words}".strip()
+            yield Cause(weight, finished, pod, Reason.PROCESS_FAILED, told, code)
 
 
 def tell(said: StageFailure) -> str:

@@ -1,0 +1,179 @@
+"""The operator process: kopf watches, our queue decides when a job is looked at, the leader looks.
+
+kopf supplies credentials for its watches, start-up, reconnection and signals. Its handlers are `on.event` only: no
+finalizer, no annotation, no timer, nothing kept per object; all they do is put a key on the queue.
+"""
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+import kopf
+from kubernetes.aio import client, config
+
+from kompress_api.names import GROUP, KIND, LABEL_MANAGED_BY, PLURAL, RUNTIME_PLURAL, VERSION
+from kompress_operator.api import Api, ApiProblem, Forbidden, NotFound
+from kompress_operator.controller import Controller
+from kompress_operator.health import WatchHealth, serve_health, serve_metrics
+from kompress_operator.leader import lead
+from kompress_operator.metrics import Metrics
+from kompress_operator.observe import Key
+from kompress_operator.queue import WorkQueue
+from kompress_operator.settings import InvalidSetting, Settings
+
+logger = logging.getLogger("kompress")
+
+
+def main() -> int:
+    """Run until SIGTERM (0), a lost Lease or a broken watch (1); 2 for settings that can't be used."""
+    try:
+        settings = Settings.from_environment()
+    except InvalidSetting as problem:
+        print(f"kompress-operator: {problem}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("kopf.objects").setLevel(logging.ERROR)  # a line for each event otherwise
+    return asyncio.run(run(settings))
+
+
+async def run(settings: Settings) -> int:
+    """Everything that lives as long as the process."""
+    try:
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
+    except config.ConfigException:
+        await config.load_kube_config()  # type: ignore[no-untyped-call]
+    async with client.ApiClient() as connection:
+        api = Api(connection, settings.request_seconds)
+        try:
+            runtimes = await check_cluster(api, settings)
+        except ApiProblem as problem:
+            logger.error("%s", problem.message)
+            return 1
+        queue: WorkQueue[Key] = WorkQueue(settings.backoff_seconds, settings.max_backoff_seconds)
+        health = WatchHealth(settings.deaf_seconds)
+        controller = Controller(api, queue, Metrics(queue), health)
+        ready = asyncio.Event()
+        servers = [
+            await serve_health(settings.health_port, health, ready.is_set),
+            await serve_metrics(settings.metrics_port, controller.metrics.registry),
+        ]
+        try:
+            return await _until_one_ends(connection, settings, controller, runtimes, ready)
+        finally:
+            queue.close()
+            for server in servers:
+                await server.cleanup()
+
+
+async def check_cluster(api: Api, settings: Settings) -> bool:
+    """Whether ClusterCompressionRuntimes may be read. Raises ApiProblem where the CRDs are missing or rights are."""
+    for namespace in settings.watch_namespaces or ("",):
+        where = f"namespaces/{namespace}/" if namespace else ""
+        try:
+            await api.get(f"/apis/{GROUP}/{VERSION}/{where}{PLURAL}", limit=1)
+        except NotFound:
+            raise NotFound(f"the API server knows no {KIND} of {GROUP}/{VERSION}: install the CRDs (the chart does)", 404) from None
+    try:
+        await api.get(f"/apis/{GROUP}/{VERSION}/{RUNTIME_PLURAL}", limit=1)
+    except (Forbidden, NotFound):
+        logger.warning("ClusterCompressionRuntimes can't be read: a job that names one is refused")
+        return False
+    return True
+
+
+async def _until_one_ends(
+    connection: client.ApiClient, settings: Settings, controller: Controller, runtimes: bool, ready: asyncio.Event
+) -> int:
+    stop = asyncio.Event()
+    leader = asyncio.create_task(lead(connection, settings, lambda: work(settings, controller)), name="leader")
+    watches = asyncio.create_task(
+        kopf.operator(
+            registry=build_registry(controller, runtimes),
+            settings=build_kopf_settings(settings),
+            clusterwide=not settings.watch_namespaces,
+            namespaces=settings.watch_namespaces,
+            standalone=True,
+            stop_flag=stop,
+            ready_flag=ready,
+        ),
+        name="watches",
+    )
+    done, _ = await asyncio.wait({leader, watches}, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    leader.cancel()
+    await asyncio.gather(leader, watches, return_exceptions=True)
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s ended", task.get_name(), exc_info=error)
+            return 1
+    return 1 if leader in done else 0
+
+
+async def work(settings: Settings, controller: Controller) -> None:
+    """What the leader does."""
+    controller.metrics.leading = True
+    async with asyncio.TaskGroup() as group:
+        for _ in range(settings.workers):
+            group.create_task(controller.queue.work(controller.process, controller.failed))
+        while True:
+            try:
+                await controller.resync(settings.watch_namespaces)
+            except ApiProblem as problem:
+                logger.warning("resync: %s", problem.message)
+            await asyncio.sleep(settings.resync_seconds)
+
+
+def build_registry(controller: Controller, runtimes: bool) -> kopf.OperatorRegistry:
+    """What kopf watches, and the one thing that an event does."""
+    registry = kopf.OperatorRegistry()
+    known: dict[str, Key] = {}
+
+    @kopf.on.login(registry=registry)
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def job_changed(event: Any, **_: Any) -> None:
+        metadata = event["object"]["metadata"]
+        deleted = event["type"] == "DELETED"
+        controller.health.heard(PLURAL, metadata["uid"], metadata["resourceVersion"], deleted)
+        key = Key(metadata["namespace"], metadata["name"], metadata["uid"])
+        phase = (event["object"].get("status") or {}).get("phase", "Pending")
+        if deleted or phase != "Pending":
+            known.pop(key.uid, None)
+        else:
+            known[key.uid] = key
+        controller.queue.add(key)
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
+    async def attempt_changed(event: Any, **_: Any) -> None:
+        metadata = event["object"]["metadata"]
+        controller.health.heard("jobs", metadata["uid"], metadata["resourceVersion"], event["type"] == "DELETED")
+        for owner in metadata.get("ownerReferences") or ():
+            if owner.get("kind") == KIND:
+                controller.queue.add(Key(metadata["namespace"], owner["name"], owner["uid"]))
+
+    if runtimes:
+
+        @kopf.on.event(GROUP, VERSION, RUNTIME_PLURAL, registry=registry)
+        async def runtime_changed(**_: Any) -> None:
+            for key in known.values():  # jobs that may have waited for it
+                controller.queue.add(key)
+
+    return registry
+
+
+def build_kopf_settings(settings: Settings) -> kopf.OperatorSettings:
+    """kopf's defaults suit small operators: unlimited workers, endless retries, watches that may hang."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.scanning.disabled = True
+    chosen.queueing.worker_limit = settings.workers
+    chosen.watching.server_timeout = settings.watch_seconds
+    chosen.watching.client_timeout = settings.watch_seconds + settings.request_seconds
+    chosen.watching.connect_timeout = settings.request_seconds
+    chosen.networking.request_timeout = settings.request_seconds
+    chosen.networking.connect_timeout = settings.request_seconds
+    chosen.watching.label_selectors["batch", "v1", "jobs"] = f"{LABEL_MANAGED_BY}=kompress"
+    return chosen
