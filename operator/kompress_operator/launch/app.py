@@ -8,14 +8,14 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from torchx.specs import AppDef, Resource, Role, macros  # type: ignore[import-untyped]
+
 from kompress_api import contract
 from kompress_api.contract import MASTER_PORT, StageInput
 from kompress_api.merge import MergedSpec, ResolvedRuntime
 from kompress_api.names import LABEL_ATTEMPT, LABEL_JOB, LABEL_STAGE, PREFLIGHT, REPORT, attempt_name, service_name
 from kompress_api.places import Access, ModelSource, Tracking
 from kompress_api.runtime import WORKER
-from torchx.specs import AppDef, Resource, Role, macros  # type: ignore[import-untyped]
-
 from kompress_operator.launch import inputs
 
 SCHEDULER: Final = "kubernetes_job"

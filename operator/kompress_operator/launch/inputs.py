@@ -23,18 +23,17 @@ def build_input(
     attempt: int,
     *,
     reuse: bool = False,
-    failure: str = "",
 ) -> StageInput:
     """The input of attempt `attempt` of `stage` (a user's stage, `preflight` or `report`).
 
-    `failure` is told to `report`: why the job failed, empty when it did not.
+    `status` must be as new as the decision to start it; `report` learns from its condition `Failed` why the job failed.
 
     Raises:
         ArtifactMissing: a stage that this one starts from has no result in `status`.
         SpecTooLarge: over 64 KiB.
     """
     for length in MESSAGE_CUTS:
-        built = _build(job, merged, status, stage, attempt, reuse=reuse, failure=failure[:1024], message_length=length)
+        built = _build(job, merged, status, stage, attempt, reuse=reuse, message_length=length)
         size = len(encode(built))
         if size <= MAX_INPUT_BYTES:
             return built
@@ -59,7 +58,6 @@ def _build(
     attempt: int,
     *,
     reuse: bool,
-    failure: str,
     message_length: int,
 ) -> StageInput:
     stage = next((entry for entry in merged.stages if entry.name == name), None)
@@ -88,7 +86,9 @@ def _build(
         parent_run_id=status.mlflow_run_id,
         spec=None if stage else merged.without_pod_templates(),
         stages=[_outcome(entry, message_length) for entry in status.stages if entry.name != REPORT] if name == REPORT else [],
-        failure=failure,
+        failure=next((f"{said.reason}: {said.message}" for said in status.conditions if said.type == "Failed"), "")
+        if name == REPORT
+        else "",
     )
 
 
@@ -107,6 +107,11 @@ def _inputs(merged: MergedSpec, status: CompressionJobStatus, stage: Stage) -> l
         result = above.result
         found.append(Artifact(role=entry.role, stage=entry.stage, uri=result.artifact, digest=result.digest, key=result.key))
     return found
+
+
+def _failure(status: CompressionJobStatus) -> str:
+    """Why the job failed: the condition says so before it holds, as it waits for the report."""
+    return next((f"{said.reason}: {said.message}" for said in status.conditions if said.type == "Failed"), "")
 
 
 def _outcome(entry: StageStatus, message_length: int) -> StageOutcome:

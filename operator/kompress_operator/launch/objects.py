@@ -10,12 +10,12 @@ import string
 from collections.abc import Mapping
 from typing import Final
 
+from torchx.specs import AppDef, Role, macros  # type: ignore[import-untyped]
+
 from kompress_api.contract import CREDENTIALS_FOLDER
 from kompress_api.errors import SpecCannotWork
 from kompress_api.names import LABEL_MANAGED_BY
 from kompress_api.runtime import WORKER
-from torchx.specs import AppDef, Role, macros  # type: ignore[import-untyped]
-
 from kompress_operator.launch.app import SCHEDULER, PodOptions
 from kompress_operator.launch.merge import Json, refuse_reserved_fields, strategic_merge
 

@@ -1,7 +1,5 @@
 """A stage must be told where its inputs are, and a report how every stage ended, within one environment variable."""
 
-import json
-
 import pytest
 
 import manifests
@@ -10,7 +8,7 @@ from kompress_api.errors import ArtifactMissing
 from kompress_api.manifest import parse_spec
 from kompress_api.merge import MergedSpec, merge
 from kompress_api.runtime import ClusterCompressionRuntimeSpec
-from kompress_api.status import Attempt, CompressionJobStatus, PlanStatus, StageResult, StageState, StageStatus
+from kompress_api.status import Attempt, CompressionJobStatus, Condition, PlanStatus, StageResult, StageState, StageStatus
 from kompress_operator.launch.inputs import build_input, encode
 
 JOB = JobIdentity(name="good", namespace="ml", uid="u1")
@@ -75,8 +73,11 @@ def test_a_report_learns_every_outcome() -> None:
     failed = StageStatus(
         name="ship", state=StageState.FAILED, attempts=[Attempt(attempt=4, started_at="2026-01-01T00:00:00Z", message="parity")]
     )
-    status = STATUS.model_copy(update={"stages": [*STATUS.stages, failed, StageStatus(name="report")]})
-    built = build_input(JOB, merged(), status, "report", 1, failure="stage ship failed")
+    condition = Condition(
+        type="Failed", status="False", reason="StageFailed", message="stage ship: parity", last_transition_time="2026-01-01T00:00:00Z"
+    )
+    status = STATUS.model_copy(update={"stages": [*STATUS.stages, failed, StageStatus(name="report")], "conditions": [condition]})
+    built = build_input(JOB, merged(), status, "report", 1)
     assert [(entry.name, entry.state, entry.artifact, entry.attempts, entry.message) for entry in built.stages] == [
         ("preflight", "Succeeded", None, 2, ""),
         ("adapt", "Succeeded", "s3://models/all/artifacts/a/u1-1", 2, ""),
@@ -84,7 +85,7 @@ def test_a_report_learns_every_outcome() -> None:
         ("slim", "Succeeded", "s3://models/all/artifacts/c/u1-1", 2, ""),
         ("ship", "Failed", None, 4, "parity"),
     ]
-    assert built.failure == "stage ship failed"
+    assert built.failure == "StageFailed: stage ship: parity"
 
 
 def test_a_report_of_the_largest_job_fits_its_variable() -> None:
@@ -93,14 +94,6 @@ def test_a_report_of_the_largest_job_fits_its_variable() -> None:
     result = StageResult(artifact="s3://" + "x" * 900, digest="sha256:" + "0" * 64, key="0" * 64, mlflow_run_id="r" * 32)
     stages = [StageStatus(name=f"s{i}", state=StageState.FAILED, attempts=[attempt], result=result) for i in range(32)]
     arguments = {f"argument{i}": "x" * 100 for i in range(64)}
-    built = build_input(
-        JOB,
-        merged(model={"source": "timm://a", "arguments": arguments}),
-        CompressionJobStatus(stages=stages),
-        "report",
-        1,
-        failure="x" * 2000,
-    )
+    built = build_input(JOB, merged(model={"source": "timm://a", "arguments": arguments}), CompressionJobStatus(stages=stages), "report", 1)
     assert len(encode(built)) <= MAX_INPUT_BYTES
     assert [entry.artifact for entry in built.stages] == [result.artifact] * 32
-    assert json.loads(encode(built))["failure"].startswith("xxx")
