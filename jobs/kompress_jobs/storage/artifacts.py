@@ -78,9 +78,9 @@ class Commit:
     digest: str
     """`sha256:` and the SHA-256 of the manifest."""
     manifest: Manifest
-    reused: bool = True
+    reused: bool = dataclasses.field(default=True, compare=False)
     """Another attempt made it."""
-    replaced: str = ""
+    replaced: str = dataclasses.field(default="", compare=False)
     """Why the commit that stood here was replaced by this one; empty where none was."""
 
     @property

@@ -30,7 +30,7 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_FILE = frozenset({errno.ENOENT})
-_NO_PATH = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+_NO_PATH = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 
 
 class FileStore:
@@ -171,13 +171,16 @@ class FileStore:
     def _temporary(self, path: Path, content: bytes | Path) -> Iterator[Path]:
         """A synced file beside `path`, gone afterwards (or renamed by the caller)."""
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.parent / f"{HIDDEN}{secrets.token_hex(8)}"
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 file = temporary.open("xb")
                 break
             except FileNotFoundError:
-                continue  # another process removed the folder as empty between the two lines
+                continue  # another process removes folders as they become empty
+            except FileExistsError:
+                if path.parent.exists() and not path.parent.is_dir():
+                    raise
         try:
             with file:
                 if isinstance(content, Path):
