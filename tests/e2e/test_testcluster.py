@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from testcluster import nodes
+from testcluster import images, nodes
 from testcluster.archives import HOST
 from testcluster.cluster import Cluster, Connection
 from testcluster.processes import ClusterError
@@ -92,3 +92,23 @@ def test_second_cluster_with_nodes_is_refused_at_once_naming_the_first(cluster: 
     with pytest.raises(ClusterError, match=f"already up on this machine: `{cluster.settings.name}`") as refusal:
         Cluster.up(Settings(name="second", nodes=1))
     assert f"--name {cluster.settings.name} down" in str(refusal.value)
+
+
+def test_image_of_a_dockerfile_runs_and_is_built_again_only_when_what_it_copies_changed(
+    cluster: Connection, namespace: str, tmp_path: Path
+) -> None:
+    assert isinstance(cluster, Cluster)
+    dockerfile, greeting, unused = tmp_path / "Dockerfile", tmp_path / "greeting.txt", tmp_path / "unused.txt"
+    dockerfile.write_text('ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nCOPY greeting.txt /\nRUN python3 -V\nCMD ["cat", "/greeting.txt"]\n')
+    greeting.write_text("old")
+    first = images.build(dockerfile, "kompress.test/greeting:1", context=tmp_path)
+    unused.write_text("not copied")
+    assert images.build(dockerfile, "kompress.test/greeting:1", context=tmp_path) == first
+    greeting.write_text("new")
+    second = images.build(dockerfile, "kompress.test/greeting:1", context=tmp_path)
+    assert second != first
+    assert not first.exists()
+    cluster.load_image(second)
+    run = ("run", "greeting", "--image=kompress.test/greeting:1", "--restart=Never", f"--namespace={namespace}")
+    cluster.kubectl(*run)
+    assert logs_of_success(cluster, namespace, "greeting") == "new"

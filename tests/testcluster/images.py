@@ -45,7 +45,10 @@ def build(dockerfile: Path, tag: str, arguments: Mapping[str, str] | None = None
         name = re.sub(r"[^a-z0-9.]+", "-", tag)
         archive = BUILDS / f"{name}-{_digest(dockerfile, context, tag, wanted)}.tar"
         if not archive.exists():
+            before = _image_id(tag)
             _bud(dockerfile, context, tag, wanted)
+            if before and before != _image_id(tag):
+                _buildah("rmi", before)  # else every change of a source would leave a few hundred MB
             for old in BUILDS.glob(f"{name}-{'[0-9a-f]' * 16}.tar*"):
                 old.unlink()
             part = archive.with_suffix(".tar.part")
@@ -118,7 +121,7 @@ def _base() -> str:
     """The image that stands for `python:3`: this machine's Debian release with its Python. Made once."""
     release = _debian_release()
     name = f"localhost/python:{release}-{hashlib.sha256(repr(BASE_PACKAGES).encode()).hexdigest()[:8]}"
-    if _buildah("images", "--quiet", "--filter", f"reference={name}").strip():
+    if _image_id(name):
         return name
     root = BUILDS / "debootstrap"
     shutil.rmtree(root, ignore_errors=True)
@@ -131,6 +134,11 @@ def _base() -> str:
     _buildah("commit", "--quiet", "--rm", "--format=docker", "--disable-compression", container, name)
     shutil.rmtree(root)
     return name
+
+
+def _image_id(name: str) -> str:
+    """Empty when there is no such image."""
+    return _buildah("images", "--quiet", "--no-trunc", "--filter", f"reference={name}").strip()
 
 
 def _debian_release() -> str:
