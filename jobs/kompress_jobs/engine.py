@@ -108,7 +108,7 @@ class Bench:
                 field=self.field("batchSize"),
             )
         weight = objective.class_weights(settings, self.data.train.labels, len(self.data.labels), self.context.device)
-        own = objective.task_objective(self.task, found.description.preprocessing, settings, weight)
+        own = objective.task_objective(self.task, found.description.preprocessing, smoothing=settings.label_smoothing, weight=weight)
 
         def validation(model: nn.Module) -> dict[str, float]:
             return self.score(Loaded(model, found.description), self.data.validation, intervals=False).values
@@ -161,6 +161,6 @@ class Bench:
             )
 
 
-def resized(found: Loaded, **update: Any) -> Loaded:
+def redescribed(found: Loaded, **update: Any) -> Loaded:
     """The same model with a changed description."""
     return dataclasses.replace(found, description=found.description.model_copy(update=update))

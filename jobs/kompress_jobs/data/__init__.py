@@ -1,7 +1,7 @@
 """Labelled samples: three splits of images with one label map, however they are stored.
 
 The module that reads them is named by `dataset.format` (imagefolder), or by the scheme of `dataset.source` where there is
-no format (builtin). Each has `load(dataset, scratch, field) -> Data` and `peek(...)`, the same from a few samples. Splits
+no format (builtin). Each has `load(dataset, scratch, field, first) -> Data`. Splits
 are cut by hash, so they are the same on every machine and in every process.
 """
 
@@ -65,8 +65,8 @@ class Data:
     """Split -> paths that were skipped."""
 
 
-def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset") -> Data:
-    """Read a data set, or as much of it as lies in memory.
+def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first: int | None = None) -> Data:
+    """Read a data set, or as much of it as lies in memory; with `first` about that many samples of each split (preflight).
 
     Raises DataUnreadable with the file or folder, UnknownMethod for a format that is not built, StorageUnavailable.
     """
@@ -76,7 +76,7 @@ def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset") -> Dat
         )
     scheme = dataset.source.partition("://")[0]
     name, where = (dataset.format.value, "format") if dataset.format is not None else (scheme, "source")
-    found: Data = registry.load("data", name, field=f"{field}.{where}").load(dataset, scratch, field=field)
+    found: Data = registry.load("data", name, field=f"{field}.{where}").load(dataset, scratch, field=field, first=first)
     if len(found.labels) < 2:
         raise DataUnreadable(
             f"{dataset.source} has one class only ({found.labels[0]}): there is nothing to tell apart",

@@ -14,7 +14,7 @@ import torch
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs.data import HELD_OUT, Data, Split, TensorSplit, cut
-from kompress_jobs.data_place import local_folder
+from kompress_jobs.data_place import open_place
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded bytes of all splits up to which they are kept in memory (each process holds its own copy)."""
@@ -30,69 +30,83 @@ class Listing:
     """The files of one split."""
 
     name: str
-    folder: Path
-    files: list[Path]
+    paths: list[str]
+    """Relative to the data set's root."""
     labels: list[int]
 
 
-def load(dataset: Dataset, scratch: Path, *, field: str) -> Data:
-    """Read the folder. Raises DataUnreadable with the file or folder at fault."""
-    root = local_folder(dataset, scratch)
+def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
+    """Read the folder, or about the `first` samples of each split. Raises DataUnreadable with the file or folder at fault."""
+    place = open_place(dataset, scratch)
     where = f"{field}.source"
-    classes, train = list_split(root, dataset.splits.train, None, dataset, where)
+    classes, train = list_split(place.paths, dataset.splits.train, None, dataset.source, where)
     listings = {"train": train}
     for split in ("validation", "test"):
         name = getattr(dataset.splits, split)
-        if (root / name).is_dir():
-            listings[split] = list_split(root, name, classes, dataset, where)[1]
+        if any(path.startswith(f"{name}/") for path in place.paths):
+            listings[split] = list_split(place.paths, name, classes, dataset.source, where)[1]
         else:
             listings["train"], listings[split] = hold_out(listings["train"], name)
-    size = dataset.image_size or own_size([path for listing in listings.values() for path in listing.files])
-    samples = sum(len(listing.files) for listing in listings.values())
+    if first is not None:
+        listings = {split: thinned(listing, first) for split, listing in listings.items()}
+    root = place.bring([path for listing in listings.values() for path in listing.paths])
+    size = dataset.image_size or own_size([root / path for listing in listings.values() for path in listing.paths])
+    samples = sum(len(listing.paths) for listing in listings.values())
     report: dict[str, list[str]] = {}
     splits: dict[str, Split] = {}
     for split, listing in listings.items():
-        lazy = FolderSplit(listing, size, dataset.max_unreadable_fraction, where)
+        most = dataset.max_unreadable_fraction if first is None else 1.0
+        lazy = FolderSplit(listing, root, size, most, where)
         splits[split] = in_memory(lazy) if samples * 3 * size * size <= IN_MEMORY_BYTES else lazy
         report[split] = lazy.unreadable
     return Data(classes, size, 3, splits["train"], splits["validation"], splits["test"], report)
 
 
-def list_split(root: Path, name: str, expected: list[str] | None, dataset: Dataset, where: str) -> tuple[list[str], Listing]:
-    """The classes and files below `<root>/<name>`; with `expected` the classes must be these."""
-    folder = root / name
-    shown = f"{dataset.source}/{name}"
-    if not folder.is_dir():
-        raise DataUnreadable(f"{shown} does not exist", hint=f"put images at {shown}/<label>/<file>, or set dataset.splits", field=where)
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def list_split(paths: list[str], name: str, expected: list[str] | None, source: str, where: str) -> tuple[list[str], Listing]:
+    """The classes and images below `<name>/`; with `expected` the classes must be these."""
+    shown = f"{source}/{name}"
+    own = [path for path in paths if path.startswith(f"{name}/") and path.count("/") > name.count("/") + 1]
+    folder = [path.removeprefix(f"{name}/").partition("/")[0] for path in own]
+    classes = sorted(set(folder))
     if not classes:
-        raise DataUnreadable(f"{shown} is empty: no label folders", hint=f"put images at {shown}/<label>/<file>", field=where)
+        raise DataUnreadable(
+            f"{shown} holds no label folder with files", hint=f"put images at {shown}/<label>/<file>, or set dataset.splits", field=where
+        )
     if expected is not None and classes != expected:
         strange = sorted(set(classes) ^ set(expected))[0]
-        side = (
-            f"{shown}/{strange} is a label that train does not have"
-            if strange in classes
-            else f"{shown} lacks the label {strange} of train"
+        side = "is a label that train does not have" if strange in classes else "is missing: train has this label"
+        raise DataUnreadable(
+            f"the labels differ between splits: {shown}/{strange} {side}", hint="give every split the same label folders", field=where
         )
-        raise DataUnreadable(f"the labels differ between splits: {side}", hint="give every split the same label folders", field=where)
-    files, labels = [], []
-    for label, entry in enumerate(classes):
-        found = sorted(path for path in (folder / entry).rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-        if not found:
-            raise DataUnreadable(f"{shown}/{entry} holds no image", hint=f"known endings: {', '.join(sorted(SUFFIXES))}", field=where)
-        files += found
-        labels += [label] * len(found)
-    return classes, Listing(name, folder, files, labels)
+    found = [(path, classes.index(label)) for path, label in zip(own, folder, strict=True) if Path(path).suffix.lower() in SUFFIXES]
+    for index, label in enumerate(classes):
+        if not any(number == index for _, number in found):
+            raise DataUnreadable(f"{shown}/{label} holds no image", hint=f"known endings: {', '.join(sorted(SUFFIXES))}", field=where)
+    return classes, Listing(name, [path for path, _ in found], [number for _, number in found])
 
 
 def hold_out(train: Listing, name: str) -> tuple[Listing, Listing]:
     """Cut a missing split from train by hash of the path within it."""
-    kept, held = cut([path.relative_to(train.folder).as_posix() for path in train.files], train.labels, HELD_OUT)
+    kept, held = cut([path.removeprefix(f"{train.name}/") for path in train.paths], train.labels, HELD_OUT)
+    return part(train, kept, train.name), part(train, held, name)
 
-    def part(name: str, chosen: list[int]) -> Listing:
-        return Listing(name, train.folder, [train.files[i] for i in chosen], [train.labels[i] for i in chosen])
 
-    return part(train.name, kept), part(name, held)
+def thinned(listing: Listing, count: int) -> Listing:
+    """About `count` samples, at least one of each class."""
+    classes = max(listing.labels) + 1
+    each = max(1, count // classes)
+    seen = [0] * classes
+    chosen = []
+    for index, label in enumerate(listing.labels):
+        seen[label] += 1
+        if seen[label] <= each:
+            chosen.append(index)
+    return part(listing, chosen, listing.name)
+
+
+def part(listing: Listing, chosen: list[int], name: str) -> Listing:
+    """Some of the samples."""
+    return Listing(name, [listing.paths[index] for index in chosen], [listing.labels[index] for index in chosen])
 
 
 def own_size(files: list[Path]) -> int:
@@ -130,6 +144,7 @@ class FolderSplit:
     """A split that is decoded when it is asked for."""
 
     listing: Listing
+    root: Path
     size: int
     most_unreadable: float
     where: str
@@ -144,7 +159,7 @@ class FolderSplit:
 
     def images(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode these samples; raises DataUnreadable when more than the allowed share of the split was unreadable so far."""
-        paths = [self.listing.files[index] for index in indices.tolist()]
+        paths = [self.root / self.listing.paths[index] for index in indices.tolist()]
         decoded = list(self.pool.map(decode, paths, [self.size] * len(paths)))
         for path, image in zip(paths, decoded, strict=True):
             if image is None and str(path) not in self.unreadable:

@@ -11,6 +11,7 @@ from torch import nn
 
 EAGER_WARMUP = 5
 EAGER_RUNS = 30
+RESAMPLES = 500
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], *, warmup: int, iterations: int) -> dict[str, list[float]]:
@@ -54,3 +55,13 @@ def eager(model: nn.Module, sample: torch.Tensor) -> dict[str, float]:
 
 def _nothing() -> None:
     return None
+
+
+def speedup(baseline: list[float], candidate: list[float]) -> dict[str, float]:
+    """How many times faster the candidate's median is, with a 95 % bootstrap interval over rounds (both lists, same rounds)."""
+    times = torch.tensor([baseline, candidate], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    drawn = times[:, torch.randint(times.shape[1], (RESAMPLES, times.shape[1]), generator=generator)].median(dim=2).values
+    low, high = (drawn[0] / drawn[1]).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    medians = times.median(dim=1).values
+    return {"value": float(medians[0] / medians[1]), "low": low, "high": high}

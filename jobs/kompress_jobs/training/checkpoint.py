@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed.checkpoint as dcp
 
 from kompress_api.errors import ArtifactMissing, Interrupted
@@ -23,9 +24,12 @@ from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.state import State
 
 if TYPE_CHECKING:
+    from kompress_jobs.storage.checkpoints import Checkpoint
     from kompress_jobs.training.loop import Plan
 
 MEMORY = "memory.json"
+ROUNDS = 5
+"""Checkpoints that are tried before the stage starts anew."""
 
 
 @dataclass(frozen=True)
@@ -51,32 +55,35 @@ class Checkpoints:
         self.pending: tuple[int, Future[None]] | None = None
         self.voted = False
         self.since = time.monotonic()
-        self.committing: Future[None] | None = None
+        self.committing: Future[Any] | None = None
 
     def newest(self) -> Saved | None:
         """Collective: fetch the committed checkpoint with the highest step of any attempt. One that vanishes while read gives
         way to the next."""
-        while (step := self.gang.broadcast(self._look() if self.gang.rank == 0 else None)) is not None:
-            folder = self.folder / f"resume-{step}"
-            vanished = False
-            if self.context.local_rank == 0:
-                try:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    self.store.fetch(step, folder)
-                except ArtifactMissing:
-                    vanished = True
-            if self.gang.gather(_flag(vanished)).any():
-                continue
-            memory = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
-            if self.gang.rank == 0:
-                self.context.events.replay(memory["events"])
-                self.context.events.progress(step, memory["total"], f"resumed from the checkpoint at step {step}")
-            return Saved(step, folder, memory["numbers"], memory["stage"])
+        for _ in range(ROUNDS):
+            found = self.gang.broadcast(self.store.newest() if self.gang.rank == 0 else None)
+            if found is None:
+                return None
+            folder = self.folder / f"resume-{found.uid}-{found.attempt}-{found.step}"
+            gone = self.context.local_rank == 0 and not self._fetched(found, folder)
+            if not self.gang.gather(torch.tensor([gone])).any():
+                return self._saved(found.step, folder)
         return None
 
-    def _look(self) -> int | None:
-        found = self.store.newest()
-        return found.step if found else None
+    def _fetched(self, found: "Checkpoint", folder: Path) -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            self.store.fetch(found, folder)
+        except ArtifactMissing:
+            return False
+        return True
+
+    def _saved(self, step: int, folder: Path) -> Saved:
+        memory = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
+        if self.gang.rank == 0:
+            self.context.events.replay(memory["events"])
+            self.context.events.progress(step, memory["total"], f"resumed from the checkpoint at step {step}")
+        return Saved(step, folder, memory["numbers"], memory["stage"])
 
     def restore(self, saved: Saved, state: State) -> None:
         """Collective: load a checkpoint into a fresh state of the same model."""
@@ -166,9 +173,3 @@ class Checkpoints:
             self.committing.result()
             self.committing = None
         self.gang.barrier()
-
-
-def _flag(value: bool) -> Any:
-    import torch
-
-    return torch.tensor([value])

@@ -3,6 +3,7 @@
 Each method that is a collective says so: all ranks must call it. With one process every one of them is the identity.
 """
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+# torch 2.15 has renamed the argument
+_NAME = "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters else "broadcast_buffers"
+_NO_BUFFERS: dict[str, Any] = {_NAME: False}
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Gang:
         if self.world_size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **_NO_BUFFERS)
 
     def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Gradients are exchanged with the last micro-batch only."""

@@ -11,12 +11,12 @@ from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.loop import Objective
 
 
-def task_objective(task: ModuleType, preprocessing: Preprocessing, settings: Training, weight: torch.Tensor | None) -> Objective:
-    """Cross-entropy (or what the task has) with the settings' class weights and label smoothing."""
+def task_objective(task: ModuleType, preprocessing: Preprocessing, *, smoothing: float, weight: torch.Tensor | None) -> Objective:
+    """Cross-entropy (or what the task has) with class weights (classes,) and label smoothing."""
 
     def objective(model: nn.Module, batch: Batch) -> torch.Tensor:
         outputs = model(task.prepare(batch.images, preprocessing))
-        loss: torch.Tensor = task.loss(outputs, batch.targets, weight=weight, smoothing=settings.label_smoothing)
+        loss: torch.Tensor = task.loss(outputs, batch.targets, weight=weight, smoothing=smoothing)
         return loss
 
     return objective

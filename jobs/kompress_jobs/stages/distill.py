@@ -1,0 +1,88 @@
+"""distill: a student learns what a teacher knows: loss = (1 - alpha) * task + alpha * T^2 * KL(teacher || student).
+
+What is imitated is the loss's business (`losses/`). Without augmentation the teacher answers every sample once and is not
+asked again; with it the teacher sees the very image that the student sees.
+"""
+
+import torch
+from torch import nn
+
+from kompress_api.stages.distill import Distill
+from kompress_jobs import assemble, registry
+from kompress_jobs.bundle import Loaded
+from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.engine import Bench
+from kompress_jobs.training.batches import Batch
+from kompress_jobs.training.evaluate import predict
+from kompress_jobs.training.loop import Objective
+from kompress_jobs.training.objective import class_weights
+from kompress_jobs.training.refusals import refuse
+from kompress_jobs.training.state import build_state
+
+
+def run(context: StageContext) -> StageOutput:
+    """Train the student and write its bundle; `before` are the teacher's figures."""
+    assert context.input.stage is not None
+    spec = context.input.stage.spec
+    assert isinstance(spec, Distill)
+    bench = Bench(context)
+    refuse(spec, field=bench.field())
+    teacher = bench.take("teacher0", "Keep")
+    teacher.model.requires_grad_(False)
+    student = take_student(bench, spec)
+    bench.require_labels(student, "the student", bench.field("student"))
+    before = bench.measure(teacher)
+    student.model.requires_grad_(True)
+    state = build_state(student.model, spec)
+    saved = bench.checkpoints.newest()
+    if saved is not None:
+        bench.checkpoints.restore(saved, state)
+    learn = objective(bench, spec, teacher, student)
+    bench.train(bench.plan(student, spec, spec.epochs, learn), state)
+    return bench.finish(student, before, role="teacher0")
+
+
+def take_student(bench: Bench, spec: Distill) -> Loaded:
+    """A new model of `student`, or the stage's own input. A bundle must know the data's labels already."""
+    if spec.student is None:
+        return bench.take("model", "Keep")
+    found = assemble.load_source(
+        spec.student, bench.data, bench.input.task, bench.input.seed, bench.context.scratch, field=bench.field("student"), head="Keep"
+    )
+    found.model.to(bench.context.device)
+    return found
+
+
+def objective(bench: Bench, spec: Distill, teacher: Loaded, student: Loaded) -> Objective:
+    """Collective when the teacher's answers are cached."""
+    imitation = registry.load("losses", spec.losses[0].type, field=bench.field("losses")).loss
+    factor = spec.losses[0].weight
+    task, device = bench.task, bench.context.device
+    weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), device)
+    cached = cache(bench, teacher) if spec.augmentation == "None" and spec.teacher_cache == "Auto" else None
+
+    @torch.no_grad()
+    def teach(batch: Batch) -> torch.Tensor:
+        if cached is not None:
+            return cached[batch.indices].to(device)
+        scores: torch.Tensor = task.logits(teacher.model(task.prepare(batch.images, teacher.description.preprocessing)))
+        return scores
+
+    def learn(model: nn.Module, batch: Batch) -> torch.Tensor:
+        outputs = model(task.prepare(batch.images, student.description.preprocessing))
+        imitated = imitation(task.logits(outputs), teach(batch), spec.temperature) * factor
+        if spec.alpha == 1:
+            return imitated  # type: ignore[no-any-return]
+        own = task.loss(outputs, batch.targets, weight=weight, smoothing=spec.label_smoothing)
+        return (1 - spec.alpha) * own + spec.alpha * imitated  # type: ignore[no-any-return]
+
+    teacher.model.eval()
+    return learn
+
+
+def cache(bench: Bench, teacher: Loaded) -> torch.Tensor:
+    """Collective: the teacher's scores of every training sample, (samples, classes), by position in the split."""
+    scores, positions = predict(teacher.model, bench.data.train, bench.task, teacher.description.preprocessing, bench.gang)
+    found = torch.zeros(len(bench.data.train), scores.shape[1])
+    found[positions] = scores
+    return found

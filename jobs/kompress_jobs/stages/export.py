@@ -1,0 +1,219 @@
+"""export: lower a model for its targets, prove in a clean process that it is the same model, and measure it there beside the
+baseline, which is lowered the same way. Rank 0 does the work; the others help to evaluate the PyTorch model and wait."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy
+import torch
+
+from kompress_api.errors import MethodRefused
+from kompress_api.goals import BASELINE_PREFIX, SOURCE_PREFIX, figure_name
+from kompress_api.stages.export import Device, Export, Format
+from kompress_jobs import bundle, registry, reload
+from kompress_jobs.bundle import Loaded
+from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.engine import Bench, Measured
+from kompress_jobs.measure import latency, parity
+from kompress_jobs.measure.parity import Array
+
+PYTORCH_PREFIX = "pytorch."
+BATCH = 128
+Engine = Callable[[Array], Array]
+Place = tuple[str, str, int]
+"""Format, target, batch size."""
+
+
+@dataclass
+class Lowered:
+    """A model in one format."""
+
+    path: Path
+    figures: dict[str, float] = field(default_factory=dict)
+    """Those that do not depend on target and batch size."""
+    at: dict[Place, dict[str, float]] = field(default_factory=dict)
+    """Those that do."""
+
+
+def run(context: StageContext) -> StageOutput:
+    """Write `export.json` and one file a format."""
+    assert context.input.stage is not None
+    spec = context.input.stage.spec
+    assert isinstance(spec, Export)
+    bench = Bench(context)
+    refuse(spec, field=bench.field())
+    exporters = {form.type: registry.load("exporters", form.type, field=bench.field("formats")) for form in spec.formats}
+    models = {role: bench.take(role, "Keep") for role in ("model", "baseline")}
+    measured = {role: bench.measure(found) for role, found in models.items()}
+    output = export(bench, spec, exporters, models, measured) if bench.gang.rank == 0 else StageOutput()
+    bench.gang.barrier()
+    return output
+
+
+def export(
+    bench: Bench, spec: Export, exporters: dict[Any, ModuleType], models: dict[str, Loaded], measured: dict[str, Measured]
+) -> StageOutput:
+    """Lower, prove and measure both models in every format."""
+    scratch = bench.context.scratch
+    folders = {"model": scratch / "export", "baseline": scratch / "baseline"}
+    pairs: list[dict[str, Lowered]] = []
+    details: dict[str, Any] = {"parity": {}, "speedups": [], "intervals": {}, "pytorch": measured["model"].details}
+    for index, form in enumerate(spec.formats):
+        bench.context.events.progress(index, len(spec.formats), f"lowering to {form.type}")
+        exporter, stem = exporters[form.type], "model" if index == 0 else f"model{index}"
+        lowered = {}
+        for role, found in models.items():
+            folders[role].mkdir(parents=True, exist_ok=True)
+            path = folders[role] / f"{stem}{exporter.SUFFIX}"
+            lower(exporter, found, path, form, spec)
+            lowered[role] = Lowered(path)
+            describe(bench, folders[role], found, spec, exporters, measured[role])
+            prove(bench, lowered[role], found, spec, form, details if role == "model" else None)
+            scored = score(bench, exporter.open_engine(path, 1), found, step_of(form, spec))
+            lowered[role].figures |= scored.values | {name: measured[role].values[name] for name in ("parameters", "macs")}
+            if role == "model" and index == 0:
+                details |= {key: value for key, value in scored.details.items() if key != "pytorch"}
+        time(bench, spec, form, exporter, lowered, models, details)
+        pairs.append(lowered)
+    metrics = figures(pairs)
+    metrics |= {PYTORCH_PREFIX + name: value for name, value in measured["model"].values.items()}
+    if bench.context.is_source("model"):
+        metrics |= {SOURCE_PREFIX + name: value for name, value in measured["model"].values.items()}
+    bench.context.events.metrics({f"test/{name}": value for name, value in metrics.items() if "." not in name and "@" not in name})
+    bench.context.events.metrics({f"before/{name}": value for name, value in measured["baseline"].values.items()})
+    return StageOutput(folders["model"], metrics, details)
+
+
+def refuse(spec: Export, *, field: str) -> None:
+    """Raise MethodRefused for what has no meaning or is not built."""
+    for index, target in enumerate(spec.targets):
+        if target.device is not Device.CPU:
+            raise MethodRefused(
+                "GPU targets are not built in this version", hint="use device CPU", field=f"{field}.targets[{index}].device"
+            )
+    fixed = spec.targets[0].batch_sizes[0]
+    for index, form in enumerate(spec.formats):
+        if form.precision != "FP32":
+            raise MethodRefused(
+                f"precision {form.precision} is not built in this version", hint="use FP32", field=f"{field}.formats[{index}].precision"
+            )
+        if not form.dynamic_batch and any(target.batch_sizes != [fixed] for target in spec.targets):
+            raise MethodRefused(
+                f"with a fixed batch axis only batch size {fixed} can run, the targets ask for others",
+                hint="set dynamicBatch: true, or give every target the same single batch size",
+                field=f"{field}.formats[{index}].dynamicBatch",
+            )
+
+
+def step_of(form: Format, spec: Export) -> int | None:
+    """The only batch size that the file takes; None: any."""
+    return None if form.dynamic_batch else spec.targets[0].batch_sizes[0]
+
+
+def lower(exporter: ModuleType, found: Loaded, path: Path, form: Format, spec: Export) -> None:
+    """Write one file; a fixed batch axis takes the first target's first batch size."""
+    model = found.model.cpu().eval()
+    sample = bundle.sample(found.description, step_of(form, spec) or 2)
+    metadata = {"labels": found.description.labels, "preprocessing": found.description.preprocessing.dump()}
+    exporter.lower(model, sample, path, opset=form.opset, dynamic_batch=form.dynamic_batch, metadata=metadata)
+
+
+def describe(bench: Bench, folder: Path, found: Loaded, spec: Export, exporters: dict[Any, ModuleType], measured: Measured) -> None:
+    """export.json: what the files are, what they take, and where they come from."""
+    described = found.description
+    files = []
+    for index, form in enumerate(spec.formats):
+        file = f"{'model' if index == 0 else f'model{index}'}{exporters[form.type].SUFFIX}"
+        shape = [step_of(form, spec) or 1, *bundle.sample(described, 1).shape[1:]]
+        entry = {"file": file, "type": form.type.value, "exporter": exporters[form.type].__name__.rpartition(".")[2], "input": shape}
+        files.append(entry | {"dynamicBatch": form.dynamic_batch})
+    step = {"stage": bench.input.name, "kind": bench.input.kind, "job": bench.input.job.name, "seed": bench.input.seed}
+    written = described.dump() | {"files": files, "lineage": [*described.lineage, step], "metrics": measured.values}
+    (folder / reload.EXPORT).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def prove(bench: Bench, lowered: Lowered, found: Loaded, spec: Export, form: Format, details: dict[str, Any] | None) -> None:
+    """Run the file in a clean process on real validation inputs; with `details`, raise ParityFailed when it is not the same model."""
+    images, _ = bench.data.validation.images(torch.arange(min(spec.verify.num_samples, len(bench.data.validation))))
+    inputs = bench.task.prepare(images, found.description.preprocessing).contiguous()
+    if step := step_of(form, spec):
+        inputs = inputs[: len(inputs) // step * step]
+    answer = reload.run(lowered.path.parent, inputs.numpy(), bench.context.scratch, file=lowered.path.name)
+    lowered.figures |= {"modelSizeBytes": lowered.path.stat().st_size, "peakMemoryBytes": answer.peak_memory_bytes}
+    if details is not None:
+        with torch.inference_mode():
+            expected = torch.cat([bench.task.logits(found.model(part)) for part in inputs.split(BATCH)]).numpy()
+        compared = parity.compare(expected, answer.outputs, spec.verify)
+        parity.require(compared, spec.verify, field=bench.field())
+        details["parity"][form.type.value] = compared.dump()
+
+
+def score(bench: Bench, engine: Engine, found: Loaded, step: int | None) -> Measured:
+    """The engine's figures on the test split."""
+    scores, positions = [], []
+    for chunk in torch.arange(len(bench.data.test)).split(step or BATCH):
+        images, seen = bench.data.test.images(chunk)
+        inputs = bench.task.prepare(images, found.description.preprocessing).contiguous().numpy()
+        short = (step or len(inputs)) - len(inputs)
+        padded = numpy.concatenate([inputs, numpy.zeros((short, *inputs.shape[1:]), inputs.dtype)]) if short else inputs
+        scores.append(torch.from_numpy(engine(padded)[: len(inputs)]))
+        positions.append(chunk[seen])
+    targets = bench.data.test.labels[torch.cat(positions)]
+    scored = bench.task.figures(torch.cat(scores), targets, found.description.labels)
+    intervals = {name: list(interval) for name, interval in scored.intervals.items()}
+    return Measured(scored.values, {"intervals": intervals, "perClass": scored.per_class, "samples": scored.samples})
+
+
+def time(
+    bench: Bench,
+    spec: Export,
+    form: Format,
+    exporter: ModuleType,
+    lowered: dict[str, Lowered],
+    models: dict[str, Loaded],
+    details: dict[str, Any],
+) -> None:
+    """Latency of both models at every target and batch size, interleaved in this process."""
+    for target in spec.targets:
+        engines = {role: exporter.open_engine(entry.path, target.threads) for role, entry in lowered.items()}
+        for batch_size in target.batch_sizes:
+            inputs = {role: real_inputs(bench, found, batch_size) for role, found in models.items()}
+            runs = {role: _bind(engine, inputs[role]) for role, engine in engines.items()}
+            taken = latency.interleaved(runs, warmup=spec.benchmark.warmup, iterations=spec.benchmark.iterations)
+            place = form.type.value, target.key, batch_size
+            for role, seconds in taken.items():
+                lowered[role].at[place] = latency.summarize(seconds, batch_size)
+            details["speedups"].append(
+                {"format": form.type.value, "target": target.key, "batchSize": batch_size}
+                | latency.speedup(taken["baseline"], taken["model"])
+            )
+
+
+def real_inputs(bench: Bench, found: Loaded, batch_size: int) -> Array:
+    """The first validation samples, repeated where there are fewer than a batch."""
+    wanted = torch.arange(batch_size) % len(bench.data.validation)
+    images, _ = bench.data.validation.images(wanted)
+    inputs: Array = bench.task.prepare(images, found.description.preprocessing).contiguous().numpy()
+    return numpy.resize(inputs, (batch_size, *inputs.shape[1:]))
+
+
+def _bind(engine: Engine, inputs: Array) -> Callable[[], Array]:
+    return lambda: engine(inputs)
+
+
+def figures(pairs: list[dict[str, Lowered]]) -> dict[str, float]:
+    """Plain names for the first format, target and batch size, `metric@format/target/batch` for the others."""
+    found: dict[str, float] = {}
+    for role, prefix in (("model", ""), ("baseline", BASELINE_PREFIX)):
+        for index, lowered in enumerate(pair[role] for pair in pairs):
+            for number, (place, values) in enumerate(lowered.at.items()):
+                if index == 0 and number == 0:
+                    found |= {prefix + name: value for name, value in (lowered.figures | values).items()}
+                else:
+                    named = values if index == 0 else lowered.figures | values
+                    found |= {prefix + figure_name(name, *place): value for name, value in named.items()}
+    return found
