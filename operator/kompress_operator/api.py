@@ -100,6 +100,10 @@ class Api:
         """A new object; unknown fields are refused, never dropped in silence."""
         return await self._call("POST", path, {"fieldValidation": "Strict"}, body)
 
+    async def replace(self, path: str, body: Mapping[str, Any]) -> Json:
+        """The whole object anew; Conflict where its resourceVersion is not the present one."""
+        return await self._call("PUT", path, {}, body)
+
     async def apply(self, path: str, body: Mapping[str, Any], manager: str) -> Json:
         """Server-side apply."""
         return await self._call("PATCH", path, {"fieldManager": manager, "force": "true"}, body, APPLY)

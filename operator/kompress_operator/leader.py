@@ -1,79 +1,117 @@
 """One of several replicas works: the one that holds a coordination.k8s.io Lease. A leader that can't renew it ends itself.
 
-The election is kubernetes.aio's own (client-go's algorithm); here it is kept from dying of a network error, and the Lease
-is given back at an orderly end, so that a successor needn't wait for it to run out.
+The election is kubernetes.aio's own (client-go's algorithm). Its LeaseLock can't create a Lease in 37.0.1 (`pretty=True` is
+refused by its own validation) and dies of a network error; so the lock is here, and it gives the Lease back at an orderly
+end, so that a successor needn't wait for it to run out.
 """
 
 import asyncio
+import datetime
+import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-import aiohttp
-from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
-from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 
+from kompress_operator.api import Api, ApiProblem, Json
 from kompress_operator.settings import Settings
 
 logger = logging.getLogger("kompress.leader")
-NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
 
 
-class PatientLock(LeaseLock):
-    """A LeaseLock to which an unreachable API server is a failed try, not the end."""
+class Lease(BaseLock):
+    """A Lease as the election's lock. An API server that can't be reached is a failed try."""
 
-    async def get(self, name: str, namespace: str) -> Any:
+    def __init__(self, api: Api, namespace: str, name: str, identity: str) -> None:
+        super().__init__(name, namespace, identity)
+        self.api = api
+        self.path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self.found: Json = {}
+
+    async def get(self, name: str, namespace: str) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
+        """(True, who holds it), or (False, why that is not known)."""
         try:
-            return await super().get(name, namespace)
-        except NETWORK as error:
-            return False, ApiException(reason=f"{type(error).__name__}: {error}")
+            self.found = await self.api.get(f"{self.path}/{name}")
+        except ApiProblem as problem:
+            error = ApiException(status=problem.status, reason=problem.message)
+            error.body = json.dumps({"code": problem.status})
+            return False, error
+        spec = self.found.get("spec") or {}
+        seconds = spec.get("leaseDurationSeconds")
+        times = spec.get("acquireTime"), spec.get("renewTime")
+        return True, LeaderElectionRecord(spec.get("holderIdentity") or None, str(seconds) if seconds else None, *times)
 
-    async def create(self, name: str, namespace: str, election_record: Any) -> bool:
-        try:
-            return bool(await super().create(name, namespace, election_record))
-        except NETWORK:
-            return False
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        """Whether it was created."""
+        metadata = {"name": name, "namespace": namespace}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": self._spec(election_record)}
+        return await self._try(self.api.create(self.path, body))
 
-    async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
-        try:
-            return bool(await super().update(name, namespace, updated_record))
-        except NETWORK:
-            return False
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        """Whether it was still as `get` had found it, and is ours now."""
+        return await self._try(self.api.replace(f"{self.path}/{name}", self.found | {"spec": self._spec(updated_record)}))
 
     async def release(self) -> None:
-        """Anyone may take the Lease at once."""
-        lease = self.lease_reference
-        if lease is None or lease.spec is None:
-            return
-        lease.spec.holder_identity = ""
-        lease.spec.lease_duration_seconds = 1
+        """Anyone may take it at once."""
+        spec = (self.found.get("spec") or {}) | {"holderIdentity": "", "leaseDurationSeconds": 1}
+        await self._try(self.api.replace(f"{self.path}/{self.name}", self.found | {"spec": spec}))
+
+    async def _try(self, request: Awaitable[Json]) -> bool:
         try:
-            await self.api_instance.replace_namespaced_lease(name=self.name, namespace=self.namespace, body=lease)
-        except (ApiException, *NETWORK) as error:
-            logger.info("the Lease was not given back: %s", error)
+            self.found = await request
+        except ApiProblem as problem:
+            logger.warning("Lease %s/%s: %s", self.namespace, self.name, problem.message)
+            return False
+        return True
+
+    def _spec(self, record: LeaderElectionRecord) -> Json:
+        """MicroTime wants its fraction, also where it is zero; a record that `get` gave carries the API's own times."""
+        known = self.found.get("spec") or {}
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        mine = known.get("holderIdentity") == record.holder_identity
+        return {
+            "holderIdentity": record.holder_identity,
+            "leaseDurationSeconds": int(float(record.lease_duration or 0)),
+            "acquireTime": known["acquireTime"] if mine and known.get("acquireTime") else now,
+            "renewTime": now,
+            "leaseTransitions": known.get("leaseTransitions", 0) + (0 if mine else 1),
+        }
 
 
-async def lead(connection: client.ApiClient, settings: Settings, work: Callable[[], Awaitable[None]]) -> None:
-    """Wait for the Lease, then `work`; returns when the Lease is lost or the work ends. Cancelled: the Lease is given back."""
-    lock = PatientLock(settings.lease_name, settings.namespace, settings.pod_name, connection)
-    leading = False
+async def lead(api: Api, settings: Settings, work: Callable[[], Awaitable[None]]) -> None:
+    """Wait for the Lease, then `work`; returns when the Lease is lost. Cancelled: the Lease is given back."""
+    lease = Lease(api, settings.namespace, settings.lease_name, settings.pod_name)
+    working: list[asyncio.Task[None]] = []
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def begin() -> None:
-        nonlocal leading
-        leading = True
         logger.info("%s leads", settings.pod_name)
-        await work()
+        task = asyncio.create_task(_work(work))
+        working.append(task)
+        try:
+            await task
+        except Exception as error:
+            failed.set_exception(error)
 
     async def lost() -> None:
         logger.error("%s has lost the Lease %s/%s", settings.pod_name, settings.namespace, settings.lease_name)
 
-    config = Config(lock, settings.lease_seconds, settings.renew_seconds, settings.retry_seconds, begin, lost)
+    config = Config(lease, settings.lease_seconds, settings.renew_seconds, settings.retry_seconds, begin, lost)
+    election = asyncio.create_task(LeaderElection(config).run())
     try:
-        await LeaderElection(config).run()
-    except asyncio.CancelledError:
-        if leading:
-            await lock.release()
-        raise
+        await asyncio.wait({election, failed}, return_when=asyncio.FIRST_COMPLETED)
+        await (failed if failed.done() else election)
+    finally:
+        for task in (election, *working):
+            task.cancel()
+        await asyncio.gather(election, *working, return_exceptions=True)
+        if (lease.found.get("spec") or {}).get("holderIdentity") == settings.pod_name:
+            await lease.release()
+
+
+async def _work(work: Callable[[], Awaitable[None]]) -> None:
+    await work()

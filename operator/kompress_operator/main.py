@@ -59,7 +59,7 @@ async def run(settings: Settings) -> int:
             await serve_metrics(settings.metrics_port, controller.metrics.registry),
         ]
         try:
-            return await _until_one_ends(connection, settings, controller, runtimes, ready)
+            return await _until_one_ends(settings, controller, runtimes, ready)
         finally:
             queue.close()
             for server in servers:
@@ -82,11 +82,9 @@ async def check_cluster(api: Api, settings: Settings) -> bool:
     return True
 
 
-async def _until_one_ends(
-    connection: client.ApiClient, settings: Settings, controller: Controller, runtimes: bool, ready: asyncio.Event
-) -> int:
+async def _until_one_ends(settings: Settings, controller: Controller, runtimes: bool, ready: asyncio.Event) -> int:
     stop = asyncio.Event()
-    leader = asyncio.create_task(lead(connection, settings, lambda: work(settings, controller)), name="leader")
+    leader = asyncio.create_task(lead(controller.api, settings, lambda: work(settings, controller)), name="leader")
     watches = asyncio.create_task(
         kopf.operator(
             registry=build_registry(controller, runtimes),
