@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from kompress_api.errors import (
@@ -47,11 +48,11 @@ class FileStore:
         return self.read_tagged(key)[0]
 
     def read_tagged(self, key: str) -> tuple[bytes, str]:
-        with self._boundary("read", key), self._path(key).open("rb") as file:
+        with self._boundary("read", key), self._open(key) as file:
             return file.read(), _etag(os.fstat(file.fileno()))
 
     def stream(self, key: str) -> Iterator[bytes]:
-        with self._boundary("read", key), self._path(key).open("rb") as file:
+        with self._boundary("read", key), self._open(key) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
@@ -134,6 +135,12 @@ class FileStore:
                 target = safe_path(folder, relative)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self._path(below + relative), target)
+
+    def _open(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except NotADirectoryError as error:  # below a file there is nothing
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path(key))) from error
 
     def _path(self, key: str) -> Path:
         return safe_path(self.root, key)
