@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kompress_api.errors import AccuracyCollapsed, LabelMismatch, MethodRefused
+from kompress_api.errors import AccuracyCollapsed, MethodRefused
 from kompress_api.goals import SOURCE_PREFIX
 from kompress_api.training import Training
 from kompress_jobs import assemble, bundle, data, registry, reload
@@ -72,15 +72,6 @@ class Bench:
             found = assemble.with_labels(bundle.read(self.context.artifact(role)), self.data, head, field=self.field())
         found.model.to(self.context.device)
         return found
-
-    def require_labels(self, found: Loaded, what: str, field: str) -> None:
-        """Raise LabelMismatch unless the model was made for the data's labels."""
-        if found.description.labels != self.data.labels:
-            raise LabelMismatch(
-                f"{what} knows the labels {found.description.labels[:10]}, the data {self.data.labels[:10]}",
-                hint="use models of one label map",
-                field=field,
-            )
 
     def score(self, found: Loaded, split: Split, *, intervals: bool) -> Figures:
         """Collective: the task's figures."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kompress_api.errors import MethodRefused
+
 if TYPE_CHECKING:
     import numpy
     from torch import Tensor, nn
@@ -37,6 +39,22 @@ def lower(model: "nn.Module", sample: "Tensor", path: Path, *, opset: int | None
     assert program is not None
     program.model.metadata_props[METADATA] = json.dumps(metadata, sort_keys=True)
     program.save(str(path))
+
+
+def rehearse(model: "nn.Module", sample: "Tensor", *, dynamic_batch: bool, field: str) -> None:
+    """Capture the graph as `lower` does; raises MethodRefused with the exporter's words when it can't be captured."""
+    import torch
+
+    shapes = ({0: torch.export.Dim.DYNAMIC},) if dynamic_batch else None
+    try:
+        torch.export.export(model, (sample,), dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        raise MethodRefused(
+            f"the model's graph can't be captured for ONNX: {str(error).strip().splitlines()[0]}",
+            hint="remove control flow that depends on values from its forward pass"
+            + (", or set dynamicBatch: false" if dynamic_batch else ""),
+            field=field,
+        ) from error
 
 
 def open_engine(path: Path, threads: int) -> "Callable[[numpy.ndarray[Any, Any]], numpy.ndarray[Any, Any]]":

@@ -4,14 +4,20 @@ What is imitated is the loss's business (`losses/`). Without augmentation the te
 asked again; with it the teacher sees the very image that the student sees.
 """
 
+from collections.abc import Mapping
+from types import ModuleType
+
 import torch
 from torch import nn
 
+from kompress_api.errors import LabelMismatch
 from kompress_api.stages.distill import Distill
+from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble, registry
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench
+from kompress_jobs.rehearsal import Room
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.evaluate import predict
 from kompress_jobs.training.loop import Objective
@@ -30,7 +36,7 @@ def run(context: StageContext) -> StageOutput:
     teacher = bench.take("teacher0", "Keep")
     teacher.model.requires_grad_(False)
     student = take_student(bench, spec)
-    bench.require_labels(student, "the student", bench.field("student"))
+    require_one_label_map(teacher, student, field=bench.field())
     before = bench.measure(teacher)
     student.model.requires_grad_(True)
     state = build_state(student.model, spec)
@@ -53,30 +59,55 @@ def take_student(bench: Bench, spec: Distill) -> Loaded:
     return found
 
 
+def require_one_label_map(teacher: Loaded, student: Loaded, *, field: str) -> None:
+    """Raise LabelMismatch unless both mean the same class by the same output."""
+    theirs, own = teacher.description.labels, student.description.labels
+    if theirs != own:
+        raise LabelMismatch(
+            f"the teacher knows {len(theirs)} labels ({', '.join(theirs[:5])}, ...), the student {len(own)} ({', '.join(own[:5])}, ...)",
+            hint="use a student with the teacher's labels, or an architecture of a library, which gets a head for them",
+            field=f"{field}.student",
+        )
+
+
 def objective(bench: Bench, spec: Distill, teacher: Loaded, student: Loaded) -> Objective:
     """Collective when the teacher's answers are cached."""
-    imitation = registry.load("losses", spec.losses[0].type, field=bench.field("losses")).loss
-    factor = spec.losses[0].weight
-    task, device = bench.task, bench.context.device
+    device = bench.context.device
     weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), device)
     cached = cache(bench, teacher) if spec.augmentation == "None" and spec.teacher_cache == "Auto" else None
+    return imitate(spec, bench.task, teacher, student, weight, cached, field=bench.field())
+
+
+def imitate(
+    spec: Distill,
+    task: ModuleType,
+    teacher: Loaded,
+    student: Loaded,
+    weight: torch.Tensor | None,
+    cached: torch.Tensor | None,
+    *,
+    field: str,
+) -> Objective:
+    """The stage's loss; `cached` are the teacher's scores by position in train, (samples, classes)."""
+    imitation = registry.load("losses", spec.losses[0].type, field=f"{field}.losses").loss
+    factor = spec.losses[0].weight
+    teacher.model.eval()
 
     @torch.no_grad()
     def teach(batch: Batch) -> torch.Tensor:
         if cached is not None:
-            return cached[batch.indices].to(device)
+            return cached[batch.indices].to(batch.images.device)
         scores: torch.Tensor = task.logits(teacher.model(task.prepare(batch.images, teacher.description.preprocessing)))
         return scores
 
     def learn(model: nn.Module, batch: Batch) -> torch.Tensor:
         outputs = model(task.prepare(batch.images, student.description.preprocessing))
-        imitated = imitation(task.logits(outputs), teach(batch), spec.temperature) * factor
+        imitated: torch.Tensor = imitation(task.logits(outputs), teach(batch), spec.temperature) * factor
         if spec.alpha == 1:
-            return imitated  # type: ignore[no-any-return]
-        own = task.loss(outputs, batch.targets, weight=weight, smoothing=spec.label_smoothing)
-        return (1 - spec.alpha) * own + spec.alpha * imitated  # type: ignore[no-any-return]
+            return imitated
+        own: torch.Tensor = task.loss(outputs, batch.targets, weight=weight, smoothing=spec.label_smoothing)
+        return (1 - spec.alpha) * own + spec.alpha * imitated
 
-    teacher.model.eval()
     return learn
 
 
@@ -86,3 +117,21 @@ def cache(bench: Bench, teacher: Loaded) -> torch.Tensor:
     found = torch.zeros(len(bench.data.train), scores.shape[1])
     found[positions] = scores
     return found
+
+
+def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: str) -> Loaded:
+    """See `rehearsal`."""
+    spec = stage.spec
+    assert isinstance(spec, Distill)
+    refuse(spec, field=field)
+    teacher = assemble.with_labels(inputs["teacher0"], room.data, "Keep", field=f"{field}.teachers[0]")
+    if spec.student is None:
+        student = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
+    else:
+        student = assemble.load_source(
+            spec.student, room.data, room.task_name, room.seed, room.scratch, field=f"{field}.student", head="Keep"
+        )
+    require_one_label_map(teacher, student, field=field)
+    student.model.requires_grad_(True)
+    room.step(student, imitate(spec, room.task, teacher, student, None, None, field=field), field=field)
+    return student

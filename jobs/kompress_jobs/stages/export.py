@@ -2,7 +2,7 @@
 baseline, which is lowered the same way. Rank 0 does the work; the others help to evaluate the PyTorch model and wait."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -14,12 +14,14 @@ import torch
 from kompress_api.errors import MethodRefused
 from kompress_api.goals import BASELINE_PREFIX, SOURCE_PREFIX, figure_name
 from kompress_api.stages.export import Device, Export, Format
-from kompress_jobs import bundle, registry, reload
+from kompress_api.stages.stage import Stage
+from kompress_jobs import assemble, bundle, registry, reload
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.measure import latency, parity
 from kompress_jobs.measure.parity import Array
+from kompress_jobs.rehearsal import Room
 
 PYTORCH_PREFIX = "pytorch."
 BATCH = 128
@@ -216,4 +218,17 @@ def figures(pairs: list[dict[str, Lowered]]) -> dict[str, float]:
                 else:
                     named = values if index == 0 else lowered.figures | values
                     found |= {prefix + figure_name(name, *place): value for name, value in named.items()}
+    return found
+
+
+def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: str) -> Loaded:
+    """See `rehearsal`: the model's graph is captured for every format, no file is written."""
+    spec = stage.spec
+    assert isinstance(spec, Export)
+    refuse(spec, field=field)
+    found = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
+    for index, form in enumerate(spec.formats):
+        exporter = registry.load("exporters", form.type, field=f"{field}.formats[{index}].type")
+        sample = bundle.sample(found.description, step_of(form, spec) or 2)
+        exporter.rehearse(found.model.eval(), sample, dynamic_batch=form.dynamic_batch, field=f"{field}.formats[{index}].type")
     return found

@@ -2,19 +2,25 @@
 what matters the importance's (`importances/`)."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 
-from kompress_api.stages.prune import Prune
-from kompress_jobs import bundle, registry, structure
+from kompress_api.stages.prune import Prune, Scope
+from kompress_api.stages.stage import Stage
+from kompress_jobs import assemble, bundle, registry, structure
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, redescribed
+from kompress_jobs.rehearsal import Room
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.order import Order
 from kompress_jobs.training.refusals import refuse
 from kompress_jobs.training.state import build_state
+
+CALIBRATION_BATCH = 64
+"""Samples of a calibration batch where there is no recovery that says."""
 
 
 def run(context: StageContext) -> StageOutput:
@@ -88,5 +94,29 @@ def fill_gradients(bench: Bench, found: Loaded, spec: Prune) -> None:
     bench.gang.sum_gradients(model)
 
 
-CALIBRATION_BATCH = 64
-"""Samples of a calibration batch where there is no recovery that says."""
+def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: str) -> Loaded:
+    """See `rehearsal`: prunes all steps at once, in every layer alike (where the real weights will cut is not known yet)."""
+    spec = stage.spec
+    assert isinstance(spec, Prune)
+    refuse(spec, field=field)
+    granularity = registry.load("granularities", spec.granularity, field=f"{field}.granularity")
+    importance = registry.load("importances", spec.importance, field=f"{field}.importance")
+    found = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
+    found.model.requires_grad_(True)
+    sample = bundle.sample(found.description)
+    at_once = spec.model_copy(update={"iterative_steps": 1, "scope": Scope.LOCAL})
+    pruner = granularity.Pruner(found.model, sample, importance.build(), at_once, structure.head_of(found.model, sample), field=field)
+    learn = task_objective(room.task, found.description.preprocessing, smoothing=0.0, weight=None)
+    if importance.NEEDS_GRADIENTS:
+        with torch.enable_grad():
+            learn(found.model.eval(), room.batch()).backward()
+    pruner.step()
+    pruner.removed()
+    if spec.recovery is not None:
+        room.step(found, learn, field=field)
+    return redescribed(found, history=[*found.description.history, pruner.change()])
+
+
+def is_exact(stage: Stage) -> bool:
+    """Whether the size of the result does not depend on the weights."""
+    return isinstance(stage.spec, Prune) and stage.spec.scope is Scope.LOCAL
