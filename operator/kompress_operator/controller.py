@@ -7,10 +7,11 @@ deterministic), a status that was not written is worked out again.
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 
 from kompress_api.names import GROUP, PLURAL, VERSION
 from kompress_operator.act import act, write_status
-from kompress_operator.api import Api, ApiProblem, Conflict, NotFound
+from kompress_operator.api import Api, ApiProblem, Conflict, NotFound, Unreachable
 from kompress_operator.health import WatchHealth
 from kompress_operator.metrics import Metrics
 from kompress_operator.observe import Key, Snapshot, observe
@@ -18,19 +19,22 @@ from kompress_operator.queue import WorkQueue
 from kompress_operator.reconcile import reconcile
 
 logger = logging.getLogger("kompress")
+STALE_SECONDS = 0.1
+"""Pause before a job is looked at again whose observation turned out to be stale."""
 
 
 class Controller:
     """Looks at jobs."""
 
-    def __init__(self, api: Api, queue: WorkQueue[Key], metrics: Metrics, health: WatchHealth) -> None:
+    def __init__(self, api: Api, queue: WorkQueue[Key], metrics: Metrics, health: WatchHealth, leads: Callable[[], bool]) -> None:
         self.api = api
         self.queue = queue
         self.metrics = metrics
         self.health = health
+        self.leads = leads
 
     async def process(self, key: Key) -> float | None:
-        """Seconds after which the job must be looked at again; None: when something changes. 0 where the observation was stale."""
+        """Seconds after which the job must be looked at again; None: when something changes."""
         began = time.monotonic()
         result = "error"
         try:
@@ -40,7 +44,7 @@ class Controller:
         except Conflict as problem:
             logger.info("%s/%s changed meanwhile: %s", key.namespace, key.name, problem.message)
             result = "conflict"
-            return 0.0
+            return STALE_SECONDS
         finally:
             self.metrics.reconcile_seconds.labels(result).observe(time.monotonic() - began)
 
@@ -74,6 +78,8 @@ class Controller:
             self.health.read(plural, uid, version)
         observed = snapshot.observed
         decision = reconcile(observed, now)
+        if not self.leads():
+            raise Unreachable("the Lease may have run out")
         obstacles = await act(self.api, key, snapshot, decision.actions, decision.status, self.metrics)
         if obstacles:
             decision = reconcile(dataclasses.replace(observed, obstacles=observed.obstacles + obstacles), now)

@@ -9,6 +9,8 @@ import asyncio
 import datetime
 import json
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 
 from kubernetes.aio.client.exceptions import ApiException
@@ -31,6 +33,12 @@ class Lease(BaseLock):
         self.api = api
         self.path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.found: Json = {}
+        self.renewed = -math.inf
+
+    def holds(self, seconds: float) -> bool:
+        """Whether nobody else can have taken it: it was renewed less than `seconds` ago. Asked before each pass acts, so that a
+        process that was frozen does not go on where its successor works already."""
+        return time.monotonic() < self.renewed + seconds
 
     async def get(self, name: str, namespace: str) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
         """(True, who holds it), or (False, why that is not known)."""
@@ -59,13 +67,16 @@ class Lease(BaseLock):
         """Anyone may take it at once."""
         spec = (self.found.get("spec") or {}) | {"holderIdentity": "", "leaseDurationSeconds": 1}
         await self._try(self.api.replace(f"{self.path}/{self.name}", self.found | {"spec": spec}))
+        self.renewed = -math.inf
 
     async def _try(self, request: Awaitable[Json]) -> bool:
+        asked = time.monotonic()
         try:
             self.found = await request
         except ApiProblem as problem:
             logger.warning("Lease %s/%s: %s", self.namespace, self.name, problem.message)
             return False
+        self.renewed = asked
         return True
 
     def _spec(self, record: LeaderElectionRecord) -> Json:
@@ -82,9 +93,8 @@ class Lease(BaseLock):
         }
 
 
-async def lead(api: Api, settings: Settings, work: Callable[[], Awaitable[None]]) -> None:
+async def lead(lease: Lease, settings: Settings, work: Callable[[], Awaitable[None]]) -> None:
     """Wait for the Lease, then `work`; returns when the Lease is lost. Cancelled: the Lease is given back."""
-    lease = Lease(api, settings.namespace, settings.lease_name, settings.pod_name)
     working: list[asyncio.Task[None]] = []
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

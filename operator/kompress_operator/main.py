@@ -16,7 +16,7 @@ from kompress_api.names import GROUP, KIND, LABEL_MANAGED_BY, PLURAL, RUNTIME_PL
 from kompress_operator.api import Api, ApiProblem, Forbidden, NotFound
 from kompress_operator.controller import Controller
 from kompress_operator.health import WatchHealth, serve_health, serve_metrics
-from kompress_operator.leader import lead
+from kompress_operator.leader import Lease, lead
 from kompress_operator.metrics import Metrics
 from kompress_operator.observe import Key
 from kompress_operator.queue import WorkQueue
@@ -52,14 +52,15 @@ async def run(settings: Settings) -> int:
             return 1
         queue: WorkQueue[Key] = WorkQueue(settings.backoff_seconds, settings.max_backoff_seconds)
         health = WatchHealth(settings.deaf_seconds)
-        controller = Controller(api, queue, Metrics(queue), health)
+        lease = Lease(api, settings.namespace, settings.lease_name, settings.pod_name)
+        controller = Controller(api, queue, Metrics(queue), health, lambda: lease.holds(settings.lease_seconds))
         ready = asyncio.Event()
         servers = [
             await serve_health(settings.health_port, health, ready.is_set),
             await serve_metrics(settings.metrics_port, controller.metrics.registry),
         ]
         try:
-            return await _until_one_ends(settings, controller, runtimes, ready)
+            return await _until_one_ends(settings, controller, lease, runtimes, ready)
         finally:
             queue.close()
             for server in servers:
@@ -82,9 +83,9 @@ async def check_cluster(api: Api, settings: Settings) -> bool:
     return True
 
 
-async def _until_one_ends(settings: Settings, controller: Controller, runtimes: bool, ready: asyncio.Event) -> int:
+async def _until_one_ends(settings: Settings, controller: Controller, lease: Lease, runtimes: bool, ready: asyncio.Event) -> int:
     stop = asyncio.Event()
-    leader = asyncio.create_task(lead(controller.api, settings, lambda: work(settings, controller)), name="leader")
+    leader = asyncio.create_task(lead(lease, settings, lambda: work(settings, controller)), name="leader")
     watches = asyncio.create_task(
         kopf.operator(
             registry=build_registry(controller, runtimes),
