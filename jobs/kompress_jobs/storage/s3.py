@@ -21,9 +21,9 @@ from s3transfer.exceptions import RetriesExceededError
 from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 
-from kompress_api.errors import ArtifactCorrupt, BucketMissing, CredentialsRefused, InvalidManifest, KompressError
+from kompress_api.errors import ArtifactCorrupt, CredentialsRefused, InvalidManifest, KompressError
 from kompress_jobs.storage.credentials import aws_session
-from kompress_jobs.storage.s3_errors import TRANSPORT, map_error, worth_another_try
+from kompress_jobs.storage.s3_errors import NO_BODY, TRANSPORT, map_error, worth_another_try
 from kompress_jobs.storage.store import CHUNK, PATIENCE, ObjectInfo, join, relative_files, safe_path
 
 log = logging.getLogger(__name__)
@@ -103,10 +103,9 @@ class S3Store:
             try:
                 answer = self._client().head_object(**self._address(key))
             except ClientError as error:
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                if error.response["Error"]["Code"] != NO_BODY:
                     raise
-                # A HEAD has no body that would tell a missing bucket from a missing key.
-                self._require_bucket(key)
+                self._require_bucket()
                 return None
         return ObjectInfo(key, answer["ContentLength"], answer["ETag"], _nanoseconds(answer["LastModified"]))
 
@@ -179,6 +178,8 @@ class S3Store:
                             future.result()
                         except (*TRANSPORT, RetriesExceededError, ClientError) as error:
                             if not _broke_on_the_way(error):
+                                if isinstance(error, ClientError) and error.response["Error"]["Code"] == NO_BODY:
+                                    self._require_bucket()
                                 raise
                             broken.append(path)
                             problem = error
@@ -236,15 +237,9 @@ class S3Store:
             raise
         return True
 
-    def _require_bucket(self, key: str) -> None:
-        try:
-            self._client().head_bucket(Bucket=self.bucket)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                raise BucketMissing(
-                    f"can't find {self._where(key)}: there is no bucket {self.bucket!r}", hint="create the bucket, or correct its name"
-                ) from error
-            raise
+    def _require_bucket(self) -> None:
+        """After a HEAD that found nothing: a request whose answer tells a missing key from a missing bucket or unknown credentials."""
+        self._client().list_objects_v2(Bucket=self.bucket, MaxKeys=1)
 
     def _address(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": join(self.prefix, key)}

@@ -135,6 +135,10 @@ TRY_AGAIN_CODES = frozenset(
     }
 )
 FULL_CODES = frozenset({"XMinioStorageFull", "QuotaExceeded", "InsufficientStorage"})
+CREDENTIALS_CODES = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "XAdminUserNotFound"})
+"""Told with another status than 401 or 403; the last is versitygw's 404 for an access key that it does not know."""
+NO_BODY = "404"
+"""What botocore makes of the answer to a HEAD: a key, a bucket or (versitygw) a user that is not there."""
 _NO_RETRY_STATUS = frozenset({501, 505, 507})
 
 _HINTS: dict[type[KompressError], str] = {
@@ -188,9 +192,9 @@ def _kind_of_answer(response: Mapping[str, Any]) -> type[KompressError]:
         return BucketMissing
     if code in FULL_CODES or status == 507:
         return StorageFailure
-    if code in ("NoSuchKey", "NoSuchUpload", "NoSuchVersion") or status == 404:
+    if code in ("NoSuchKey", "NoSuchUpload", "NoSuchVersion", NO_BODY):
         return ArtifactMissing
-    if code in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired") or status in (401, 403):
+    if code in CREDENTIALS_CODES or status in (401, 403):
         return CredentialsRefused
     if code == "NotImplemented" or status == 501:
         return NoConditionalWrites

@@ -228,7 +228,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(steps, min_size=1, max_size=6))
 def test_whatever_happens_a_commit_is_whole_or_known_to_be_damaged(tmp_path_factory: pytest.TempPathFactory, history: list[Any]) -> None:
     tmp_path = tmp_path_factory.mktemp("history")

@@ -71,6 +71,8 @@ def answer(status: int, code: str) -> ClientError:
         (404, "NoSuchBucket", BucketMissing, False),
         (404, "NoSuchKey", ArtifactMissing, False),
         (404, "404", ArtifactMissing, False),
+        (404, "XAdminUserNotFound", CredentialsRefused, False),
+        (404, "NotFoundByAProxy", SpecCannotWork, False),
         (403, "AccessDenied", CredentialsRefused, False),
         (403, "InvalidAccessKeyId", CredentialsRefused, False),
         (403, "SignatureDoesNotMatch", CredentialsRefused, False),
