@@ -5,6 +5,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 
 class InvalidSetting(ValueError):
     """An environment variable whose value can't be used."""
@@ -58,7 +60,16 @@ class Settings:
             text = environment.get(name, "").strip()
             if text:
                 given[field.name] = _parse(name, text, field.type)
-        return Settings(**given)  # type: ignore[arg-type]
+        settings = Settings(**given)  # type: ignore[arg-type]
+        if not settings.lease_seconds > settings.renew_seconds > 1.2 * settings.retry_seconds:
+            raise InvalidSetting(
+                f"KOMPRESS_LEASE_SECONDS is {settings.lease_seconds}: expected more than "
+                f"KOMPRESS_RENEW_SECONDS ({settings.renew_seconds}), and that more than 1.2 times "
+                f"KOMPRESS_RETRY_SECONDS ({settings.retry_seconds})"
+            )
+        if settings.log_level not in LEVELS:
+            raise InvalidSetting(f"KOMPRESS_LOG_LEVEL is {settings.log_level!r}: expected one of {', '.join(LEVELS)}")
+        return settings
 
 
 def _parse(name: str, text: str, kind: object) -> object:
