@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from kompress_api.errors import InvalidManifest
+from kompress_api.job import CompressionJobSpec
 from kompress_api.names import GROUP
-from kompress_api.runtime import FORBIDDEN_CONTAINER_FIELDS, FORBIDDEN_POD_FIELDS, WORKER
+from kompress_api.runtime import FORBIDDEN_CONTAINER_FIELDS, FORBIDDEN_POD_FIELDS, WORKER, SharedSpec
 
 MERGE_KEYS: Final[Mapping[str, str]] = {
     "containers": "name",
@@ -83,6 +84,18 @@ def refuse_reserved_fields(template: Mapping[str, Any], field: str) -> None:
     """
     for path, reason in _reserved(template):
         raise InvalidManifest(reason, hint="take it out of the podTemplate", field=f"{field}.{path}")
+
+
+def reserved_fields(spec: SharedSpec) -> Iterator[tuple[str, str]]:
+    """Path and reason of every such field in the pod templates of a job or of a runtime; at most one a template is named."""
+    blocks = [("spec.runtime", spec.runtime)]
+    if isinstance(spec, CompressionJobSpec):
+        blocks += [(f"spec.stages[{index}].runtime", stage.runtime) for index, stage in enumerate(spec.stages)]
+    for path, runtime in blocks:
+        try:
+            refuse_reserved_fields((runtime and runtime.pod_template) or {}, f"{path}.podTemplate")
+        except InvalidManifest as error:
+            yield error.field, error.message
 
 
 def _reserved(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

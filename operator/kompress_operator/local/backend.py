@@ -21,7 +21,7 @@ from kompress_api.contract import JobIdentity
 from kompress_api.errors import KompressError
 from kompress_api.job import CompressionJobSpec
 from kompress_api.merge import MergedSpec, merge, spec_digest
-from kompress_api.names import attempt_name
+from kompress_api.names import PREFLIGHT, attempt_name
 from kompress_api.reasons import Reason
 from kompress_api.status import CompressionJobStatus, Phase
 from kompress_operator.actions import Action, CreateAttempt, CreateRevision, DeleteAttempt
@@ -81,12 +81,14 @@ def goal_missed(status: CompressionJobStatus) -> bool:
 class LocalBackend:
     """Runs one job to its end, or to an interruption. The caller holds the job's lock."""
 
-    def __init__(self, job: LocalJob, folder: pathlib.Path) -> None:
+    def __init__(self, job: LocalJob, folder: pathlib.Path, *, only_preflight: bool = False) -> None:
         self.job = job
         self.folder = folder
         self.launchers = Launchers(folder)
         self.interrupts = 0
         """Requests to stop: the first is graceful, the second is not."""
+        self.only_preflight = only_preflight
+        """Stand still as soon as the plan was found to work."""
         self._tails: dict[str, Tail] = {}
         self._obstacles: list[Obstacle] = []
         self._runtime = ObservedRuntime(
@@ -176,7 +178,7 @@ class LocalBackend:
                 namespace="",
                 uid=job.uid,
                 created=job.created,
-                spec={**job.spec, "maxParallelStages": 1, "suspend": bool(self.interrupts) or job.spec.get("suspend", False)},
+                spec={**job.spec, "maxParallelStages": 1, "suspend": self._suspended()},
             ),
             status=job.status,
             runtime=self._runtime,
@@ -186,6 +188,13 @@ class LocalBackend:
             obstacles=tuple(self._obstacles),
             local_files=True,
         )
+
+    def _suspended(self) -> bool:
+        """Ctrl-C and a finished plan are suspensions that the manifest does not know of."""
+        planned = self.only_preflight and any(
+            entry.stage == PREFLIGHT and [end.exit_code for end in entry.ends.values()] == [0] for entry in self.job.attempts
+        )
+        return bool(self.interrupts) or planned or bool(self.job.spec.get("suspend"))
 
     def _at_rest(self) -> bool:
         """Nothing runs, and nothing will."""

@@ -1,0 +1,43 @@
+"""What a preflight found, for people: what will run, what is there already, and how large the model is expected to become."""
+
+import json
+import pathlib
+import urllib.parse
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from kompress_api.job import CompressionJobSpec
+from kompress_api.names import SOURCE
+from kompress_api.status import PlanStatus
+from kompress_operator.cli.tables import FIGURES, number
+
+PREDICTED = ("parameters", "macs", "modelSizeBytes")
+
+
+def read_plan(plan: PlanStatus) -> dict[str, Any] | None:
+    """plan.json where it lies on this machine; None elsewhere: its URI is shown instead."""
+    parts = urllib.parse.urlsplit(plan.uri)
+    if parts.scheme != "file":
+        return None
+    path = pathlib.Path(urllib.parse.unquote(parts.path))
+    return dict(json.loads(path.read_bytes())) if path.is_file() else None
+
+
+def plan_table(spec: CompressionJobSpec, plan: PlanStatus, document: dict[str, Any] | None) -> Table:
+    """One row a stage; figures are those that can be told before it runs (`kompress_jobs/plan.py`)."""
+    table = Table("stage", "kind", "does", "key", box=SIMPLE_HEAD)
+    for name in PREDICTED:
+        table.add_column(FIGURES[name], justify="right")
+    planned = {entry["name"]: entry.get("figures", {}) for entry in (document or {}).get("stages", [])}
+    if document is not None:
+        table.add_row(SOURCE, "", "", str(document.get("sourceKey", ""))[:16], *_cells(document.get("source", {})))
+    for stage in spec.stages:
+        does = "reuse" if plan.hits.get(stage.name, False) else "run"
+        table.add_row(stage.name, stage.kind, does, plan.keys.get(stage.name, ""), *_cells(planned.get(stage.name, {})))
+    return table
+
+
+def _cells(figures: dict[str, float]) -> list[str]:
+    return [number(name, figures.get(name)) for name in PREDICTED]
