@@ -87,51 +87,25 @@ class Helm:
 
 
 @pytest.mark.parametrize("values", COMBINATIONS, ids=lambda path: path.stem.removesuffix("-values"))
-def test_supported_combination_installs(helm: Helm, values: Path) -> None:
+def test_supported_combination_installs_with_the_rights_that_it_needs_and_no_more(helm: Helm, values: Path) -> None:
     given = YAML(typ="safe").load(values.read_text()) or {}
     if not given.get("crds", {}).get("enabled", True):
-        helm.connection.kubectl("create", *(f"--filename={REPOSITORY}/crds/{path.name}" for path in crd_files()))
+        helm.connection.kubectl("create", *(f"--filename={path}" for path in crd_files()))
 
     helm.upgrade(f"--values={values}")
 
     # The API server took every object, and admission took the pods: they only lack nodes.
-    helm.connection.kubectl(
-        "wait", f"--namespace={HOME}", "--for=create", "pod", "--selector=app.kubernetes.io/name=kompress", "--timeout=60s"
-    )
-    assert len(helm.get("pods", f"--namespace={HOME}").split()) >= given.get("replicas", 1)
-    for crd in CRDS:
-        helm.connection.kubectl("wait", "--for=condition=Established", f"crd/{crd}")
-    disruption_budget = helm.get("poddisruptionbudgets", f"--namespace={HOME}")
-    assert bool(disruption_budget) == (given.get("replicas", 1) > 1)
+    pods = ("pod", "--selector=app.kubernetes.io/name=kompress", f"--namespace={HOME}")
+    helm.connection.kubectl("wait", *pods, "--for=create", "--timeout=60s")
+    assert bool(helm.get("poddisruptionbudgets", f"--namespace={HOME}")) == (given.get("replicas", 1) > 1)
     assert bool(helm.get("podmonitors", f"--namespace={HOME}")) == ("metrics" in given)
-
-
-def test_crds_are_those_of_the_repository(helm: Helm) -> None:
-    helm.upgrade()
-    yaml = YAML(typ="safe")
-    rendered = yaml.load_all(helm.connection.helm("get", "manifest", "kompress", f"--namespace={HOME}"))
-    specs = {thing["metadata"]["name"]: thing["spec"] for thing in rendered if thing["kind"] == "CustomResourceDefinition"}
-    assert specs == {crd["metadata"]["name"]: crd["spec"] for crd in map(yaml.load, crd_files())}
-
-
-def test_operator_may_do_what_it_needs_and_no_more(helm: Helm) -> None:
-    helm.upgrade()
-    assert allowed(helm, "team-a") == NEEDED | CLUSTER_WIDE
-    assert allowed(helm, HOME) == NEEDED | CLUSTER_WIDE | LEASE
-
-
-def test_scoped_operator_has_rights_in_its_namespaces_only(helm: Helm) -> None:
-    helm.upgrade("--set=watchNamespaces={team-a,team-b}")
-    assert allowed(helm, "team-a") == allowed(helm, "team-b") == NEEDED | CLUSTER_WIDE
-    assert allowed(helm, "elsewhere") == CLUSTER_WIDE
-    assert allowed(helm, HOME) == LEASE | CLUSTER_WIDE
-
-
-def test_operator_without_a_cluster_role_has_nothing_outside_its_namespaces(helm: Helm) -> None:
-    helm.upgrade("--set=watchNamespaces={team-a}", "--set=rbac.clusterRole=false")
-    assert allowed(helm, "team-a") == NEEDED
-    assert allowed(helm, "elsewhere") == set()
-    assert "kompress" not in helm.get("clusterroles,clusterrolebindings")
+    scope, cluster_role = given.get("watchNamespaces"), given.get("rbac", {}).get("clusterRole", True)
+    for namespace in ("team-a", "team-b", "elsewhere", HOME):
+        expected = NEEDED if not scope or namespace in scope else set()
+        expected = expected | (OF_THE_CLUSTER if cluster_role else set()) | (LEASE if namespace == HOME else set())
+        assert rights(helm, namespace) == expected
+    if scope and not cluster_role:
+        assert "kompress" not in helm.get("clusterroles,clusterrolebindings")
 
 
 def test_all_namespaces_without_a_cluster_role_is_refused(helm: Helm) -> None:
@@ -148,9 +122,8 @@ def test_value_handed_down_by_a_parent_chart_is_accepted(helm: Helm) -> None:
     helm.upgrade("--set=global.team=ml", "--dry-run=server")
 
 
-def test_upgrade_upgrades_the_crds_and_keeps_the_jobs(helm: Helm, tmp_path: Path) -> None:
-    older = chart_of_last_year(tmp_path)
-    helm.upgrade(chart=older)
+def test_upgrade_brings_the_crds_of_the_repository_and_keeps_the_jobs(helm: Helm, tmp_path: Path) -> None:
+    helm.upgrade(chart=chart_of_last_year(tmp_path))
     assert "Age" not in columns(helm)
     helm.connection.kubectl("create", "--filename=-", stdin=JOB)
 
@@ -158,6 +131,10 @@ def test_upgrade_upgrades_the_crds_and_keeps_the_jobs(helm: Helm, tmp_path: Path
 
     assert "Age" in columns(helm)
     assert helm.get("cmpj", "--namespace=team-a") == "compressionjob.kompress.io/mine\n"
+    yaml = YAML(typ="safe")
+    rendered = yaml.load_all(helm.connection.helm("get", "manifest", "kompress", f"--namespace={HOME}"))
+    specs = {thing["metadata"]["name"]: thing["spec"] for thing in rendered if thing["kind"] == "CustomResourceDefinition"}
+    assert specs == {crd["metadata"]["name"]: crd["spec"] for crd in map(yaml.load, crd_files())}
 
 
 def test_uninstall_keeps_the_jobs_and_nothing_else_and_a_new_release_takes_over(helm: Helm) -> None:
@@ -186,14 +163,14 @@ NEEDED = {
     ("list", "pods"),
     *((verb, "controllerrevisions.apps") for verb in ("get", "create")),
 }
-CLUSTER_WIDE = {
+OF_THE_CLUSTER = {
     *((verb, "clustercompressionruntimes.kompress.io") for verb in ("get", "list", "watch")),
     ("create", "tokenreviews.authentication.k8s.io"),
 }
 LEASE = {(verb, "leases.coordination.k8s.io") for verb in ("get", "create", "update")}
 
 
-def allowed(helm: Helm, namespace: str) -> set[tuple[str, str]]:
+def rights(helm: Helm, namespace: str) -> set[tuple[str, str]]:
     """Every right of the operator in a namespace, as the API server sees it: (verb, resource)."""
     rules = helm.connection.kubectl("auth", "can-i", "--list", "--no-headers", f"--as={OPERATOR}", f"--namespace={namespace}")
     found = set()
