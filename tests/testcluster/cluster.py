@@ -97,8 +97,8 @@ class Cluster(Connection):
             ClusterError: the machine can't, another cluster has its real nodes, or one of this name has other settings.
         """
         folder = CLUSTERS / wanted.name
-        running = Settings.load(folder)
-        if running not in (None, wanted):
+        current = Settings.load(folder)
+        if current not in (None, wanted):
             raise ClusterError(f"`{wanted.name}` runs with other settings; take it down first: {wanted.down_command}")
         if not (BIN / "kube-apiserver").exists():
             raise ClusterError(f"no programs in {BIN}: run `python -m testcluster install` (or `make testcluster`) first")
@@ -108,18 +108,18 @@ class Cluster(Connection):
             if (other := claim.holder()) and other.is_stale:
                 take_down(Path(other.folder))
             claim.take(folder, wanted)
-        if not running:
+        if not current:
             shutil.rmtree(folder, ignore_errors=True)
             wanted.save(folder)
         cluster = cls.load(folder)
         assert cluster
         try:
-            if cluster.nodes and not running:
+            if cluster.nodes and not current:
                 nodes.create_bridge(folder)
                 servers.check_free(cluster.settings.ip, REAL_NODE_PORTS.values())
             cluster._start(report)
         except BaseException:
-            if not running:
+            if not current:
                 cluster.down()
             raise
         return cluster
@@ -191,10 +191,12 @@ def take_down(folder: Path) -> None:
     """Ends whatever runs for the cluster in `folder`, however little of it is left. Nothing there is no error.
 
     Raises:
-        ClusterError: something is left all the same, with what it is.
+        ClusterError: something is left all the same, with what it is; or it has real nodes and this is not root.
     """
     processes = Processes(folder)
     has_nodes = (held := claim.holder()) is not None and held.folder == str(folder)
+    if has_nodes and os.geteuid():
+        raise ClusterError(f"`{folder.name}` has real nodes: taking it down needs root, as starting it did")
     processes.kill(*(name for name in processes.names() if not name.startswith("node")))
     if has_nodes:
         nodes.remove_all(folder, processes)

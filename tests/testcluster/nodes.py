@@ -154,10 +154,10 @@ def _sysctl(name: str) -> Path:
 
 
 def _controllers() -> list[Path]:
-    found = [path for path in CGROUPS.iterdir() if (path / "cgroup.procs").exists() and not path.is_symlink()]
-    if found := [path for path in found if path.name != "unified"]:
-        return found
-    raise ClusterError(f"real nodes need cgroup v1 controllers under {CGROUPS}, and there are none; clusters without nodes work")
+    found = [path for path in CGROUPS.iterdir() if (path / "cgroup.procs").exists() and not path.is_symlink() and path.name != "unified"]
+    if not found:
+        raise ClusterError(f"real nodes need cgroup v1 controllers under {CGROUPS}, and there are none; clusters without nodes work")
+    return found
 
 
 def _freeze(node: Node, frozen: bool) -> None:
