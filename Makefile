@@ -51,5 +51,8 @@ test-cluster: testcluster ## against a real control plane and a real S3 server
 test-e2e: testcluster ## real nodes, pods, torchrun, MLflow and S3; needs root
 	$(PYTEST) tests/e2e
 
+perf: setup ## speed and memory as ratios to peers, into build/perf (tens of minutes on a quiet machine)
+	PYTHONPATH=tests $(BIN)/python -m perf path
+
 include tests/testcluster/testcluster.mk
 -include examples/demo/demo.mk
