@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from kompress_api.canonical import canonical_json, digest
-from kompress_api.errors import NoOutput, SpecTooLarge
+from kompress_api.errors import InvalidManifest, NoOutput, SpecTooLarge
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import ShortText, Uri
 from kompress_api.places import Access, Output, Tracking
@@ -104,7 +104,7 @@ class MergedSpec(CompressionJobSpec):
         """The pods of one stage, its own overrides applied; of preflight and report for None."""
         if stage is None or stage.runtime is None:
             return self.runtime
-        return ResolvedRuntime.model_validate(overlay(self.runtime.dump(), stage.runtime.dump()))
+        return _resolved(_overlay_runtime(self.runtime.dump(), stage.runtime.dump()), f"stage {stage.name}: runtime")
 
     def without_pod_templates(self) -> dict[str, Any]:
         """As `preflight` and `report` get it."""
@@ -123,10 +123,33 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def _overlay_runtime(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """As `overlay`; who makes a gang elastic and names no `nodes` gets the nearest number within its bounds."""
+    merged = overlay(below, above)
+    bounds = above.get("elastic")
+    if bounds is not None and "nodes" not in above:
+        merged["nodes"] = min(max(merged["nodes"], bounds["minNodes"]), bounds["maxNodes"])
+    return merged
+
+
+def _resolved(runtime: Mapping[str, Any], path: str) -> ResolvedRuntime:
+    """Raises InvalidManifest for blocks that are right by themselves and wrong together, such as `nodes` beside another's `elastic`."""
+    try:
+        return ResolvedRuntime.model_validate(runtime)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidManifest(first["msg"], hint="name nodes and elastic in one place", field=path) from error
+
+
 def merge(spec: CompressionJobSpec, runtime: ClusterCompressionRuntimeSpec | None) -> MergedSpec:
-    """The spec that runs. Raises NoOutput where a place is named by neither, SpecTooLarge over the limits."""
+    """The spec that runs.
+
+    Raises NoOutput where a place is named by neither, SpecTooLarge over the limits, InvalidManifest where a runtime can't be merged.
+    """
     platform = runtime.dump() if runtime is not None else {}
-    merged = overlay(overlay(BUILT_IN, platform), spec.dump())
+    own = spec.dump()
+    merged = overlay(overlay(BUILT_IN, platform), own)
+    merged["runtime"] = _overlay_runtime(_overlay_runtime(BUILT_IN["runtime"], platform.get("runtime", {})), own.get("runtime", {}))
     for path in ("output", "tracking", "runtime.image"):
         if not _has(merged, path):
             raise NoOutput(
@@ -134,7 +157,10 @@ def merge(spec: CompressionJobSpec, runtime: ClusterCompressionRuntimeSpec | Non
                 hint=f"set spec.{path} in the job, or in the ClusterCompressionRuntime",
                 field=f"spec.{path}",
             )
+    merged["runtime"] = _resolved(merged["runtime"], "spec.runtime").dump()
     result = MergedSpec.model_validate(merged)
+    for stage in result.stages:
+        result.runtime_of(stage)
     _check_size("the merged spec without podTemplates", result.without_pod_templates(), MAX_SPEC_BYTES)
     _check_size("the merged spec", result.dump(), MAX_SPEC_BYTES_WITH_POD_TEMPLATES)
     return result

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import manifests
-from kompress_api.errors import NoOutput, SpecTooLarge
+from kompress_api.errors import InvalidManifest, NoOutput, SpecTooLarge
 from kompress_api.job import CompressionJobSpec
 from kompress_api.manifest import parse_spec
 from kompress_api.merge import BUILT_IN, merge, refuse_uncovered_files, spec_digest
@@ -40,6 +40,21 @@ def test_a_stage_overrides_the_runtime() -> None:
     first, second = (merged.runtime_of(stage) for stage in merged.stages[:2])
     assert (first.nodes, first.resources.limits) == (2, {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1})
     assert (second.nodes, second.resources.limits) == (1, {"cpu": 2, "memory": "4Gi"})
+
+
+def test_an_elastic_gang_without_nodes_begins_with_the_nearest_number() -> None:
+    spec = manifests.good()["spec"] | {"runtime": {"elastic": {"minNodes": 2, "maxNodes": 4}}}
+    spec["stages"][0]["runtime"] = {"elastic": {"minNodes": 3, "maxNodes": 3}}
+    merged = merge(parse_spec(spec), platform())
+    assert [merged.runtime_of(stage).nodes for stage in merged.stages[:2]] == [3, 2]
+
+
+def test_a_stage_that_leaves_the_bounds_of_its_job_is_refused() -> None:
+    spec = manifests.good()["spec"] | {"runtime": {"elastic": {"minNodes": 2, "maxNodes": 4}}}
+    spec["stages"][0]["runtime"] = {"nodes": 5}
+    with pytest.raises(InvalidManifest, match="nodes must lie between") as caught:
+        merge(parse_spec(spec), platform())
+    assert caught.value.field == "stage adapt: runtime"
 
 
 @pytest.mark.parametrize("missing", ["output", "tracking", "runtime"])
