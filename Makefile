@@ -34,7 +34,7 @@ crds: setup ## the CRDs and the reference pages, from the models of the API
 run: setup ## the example on this machine: fine-tune, distill, prune, export; MLflow on sqlite
 	$(BIN)/kompress run examples/digits.yaml
 
-test: lint test-unit test-cluster test-e2e ## everything
+test: testcluster-unclaimed lint test-unit test-cluster test-e2e ## everything; needs root
 
 lint: setup ## style, types, and the arrows between the packages
 	$(BIN)/ruff check .
@@ -48,7 +48,7 @@ test-unit: setup ## seconds to minutes, no servers
 test-cluster: testcluster ## against a real control plane and a real S3 server
 	$(PYTEST) tests/cluster
 
-test-e2e: testcluster ## real nodes, pods, torchrun, MLflow and S3; needs root
+test-e2e: testcluster-unclaimed testcluster ## real nodes, pods, torchrun, MLflow and S3; needs root
 	$(PYTEST) tests/e2e
 
 perf: setup ## speed and memory as ratios to peers, into build/perf (tens of minutes on a quiet machine)

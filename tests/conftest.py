@@ -7,14 +7,11 @@ is shared by the session, and is gone after it, also after Ctrl-C. Unit tests as
 
 import os
 import signal
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # with importlib mode, pytest itself puts nothing there
 
 from testcluster import processes
 from testcluster.cluster import Cluster, Connection, running, sweep
