@@ -79,6 +79,10 @@ class Helm:
     def upgrade(self, *options: str, chart: Path = CHART) -> None:
         self.connection.helm("upgrade", "--install", "kompress", str(chart), f"--namespace={HOME}", *options)
 
+    def create_job(self) -> None:
+        self.connection.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in CRDS))
+        self.connection.kubectl("create", "--filename=-", stdin=JOB)
+
     def get(self, *what: str) -> str:
         return self.connection.kubectl("get", *what, "--output=name")
 
@@ -125,7 +129,7 @@ def test_value_handed_down_by_a_parent_chart_is_accepted(helm: Helm) -> None:
 def test_upgrade_brings_the_crds_of_the_repository_and_keeps_the_jobs(helm: Helm, tmp_path: Path) -> None:
     helm.upgrade(chart=chart_of_last_year(tmp_path))
     assert "Age" not in columns(helm)
-    helm.connection.kubectl("create", "--filename=-", stdin=JOB)
+    helm.create_job()
 
     helm.upgrade()
 
@@ -139,7 +143,7 @@ def test_upgrade_brings_the_crds_of_the_repository_and_keeps_the_jobs(helm: Helm
 
 def test_uninstall_keeps_the_jobs_and_nothing_else_and_a_new_release_takes_over(helm: Helm) -> None:
     helm.upgrade()
-    helm.connection.kubectl("create", "--filename=-", stdin=JOB)
+    helm.create_job()
 
     helm.connection.helm("uninstall", "kompress", f"--namespace={HOME}", "--wait")
 
