@@ -37,6 +37,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def install_crds(connection: Connection) -> None:
+    """Our two kinds, as soon as the API server serves them."""
+    connection.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))
+
+    def served() -> bool:
+        return "compressionjobs" in connection.kubectl("api-resources", "--api-group=kompress.io", "-o", "name")
+
+    eventually("the CRDs are served", served)
+
+
 class Operator:
     """`python -m kompress_operator` for one namespace."""
 
@@ -88,7 +98,7 @@ class Operator:
 
 @contextlib.contextmanager
 def operating(connection: Connection, namespace: str, folder: Path, **settings: object) -> Iterator[Operator]:
-    """A ready operator; its log is shown when the test fails."""
+    """A ready operator; the end of its log is shown when a test fails."""
     operator = Operator(connection, namespace, folder, **settings)
     operator.start()
     try:
@@ -151,8 +161,10 @@ class Job:
     def condition(self, kind: str) -> dict[str, Any]:
         return next((entry for entry in self.status.get("conditions", ()) if entry["type"] == kind), {})
 
-    def job_names(self) -> set[str]:
-        return {item["metadata"]["name"] for item in self.get("jobs")["items"]}
+    def attempts(self) -> set[str]:
+        """`stage-attempt` of every Job that there is."""
+        items = self.get("jobs", "-l", f"kompress.io/job={self.name}")["items"]
+        return {item["metadata"]["name"].removeprefix(f"{self.name}-") for item in items}
 
     def pods(self, stage: str, attempt: int) -> list[dict[str, Any]]:
         items = self.get("pods", "-l", f"job-name={self.name}-{stage}-{attempt}")["items"]
@@ -180,7 +192,14 @@ class Job:
 
     def run_pod(self, pod: dict[str, Any]) -> None:
         """What a kubelet reports of a container that runs."""
-        worker = {"name": "worker", "state": {"running": {"startedAt": _now()}}, "ready": True, "restartCount": 0, "image": "x", "imageID": "x"}
+        worker = {
+            "name": "worker",
+            "state": {"running": {"startedAt": _now()}},
+            "ready": True,
+            "restartCount": 0,
+            "image": "x",
+            "imageID": "x",
+        }
         status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [worker]}
         self._patch_pod(pod, {"status": status})
 
@@ -196,7 +215,14 @@ class Job:
 
     def fail(self, stage: str, attempt: int = 1, code: int = 1, **said: Any) -> None:
         """Rank 0's pod ends with an error and says why."""
-        failure = {"outcome": "Failed", "reason": "ValueError", "message": "boom", "exitCode": code, "rank": 0, "timeUs": time.time_ns() // 1000}
+        failure = {
+            "outcome": "Failed",
+            "reason": "ValueError",
+            "message": "boom",
+            "exitCode": code,
+            "rank": 0,
+            "timeUs": time.time_ns() // 1000,
+        }
         self.end_pod(self.wait_for_attempt(stage, attempt)[0], code, failure | said)
 
     def _patch_pod(self, pod: dict[str, Any], body: dict[str, Any]) -> None:
