@@ -257,12 +257,14 @@ def test_a_writer_killed_in_mid_upload_leaves_no_commit_and_the_next_one_wins(
 
 
 def test_an_outage_in_mid_upload_costs_nothing_but_time(
-    output: Output, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    output: Output, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(s3_store, "PART", PART)
     store, folder = through(wire, output), made(tmp_path / "made", LARGE)
     with outage(wire, after=2 * PART):
         got = committed(store, folder, 1)
+    assert "UploadPart" in caplog.text  # each part waits for itself,
+    assert "broke off" not in caplog.text  # and no file is sent from its beginning again
     assert not got.reused
     artifacts.verify(store, got)
 
@@ -442,13 +444,19 @@ def test_checkpoints_are_found_by_the_next_attempt_and_removed_by_their_own_job(
     assert {entry.key.split("/")[2] for entry in store.list()} == {"b-1"}
 
 
-def test_a_store_goes_along_into_a_forked_process(store: S3Store) -> None:
-    store.write("object", b"content")
-    child = os.fork()
+def test_a_store_can_be_used_on_both_sides_of_a_fork(store: S3Store) -> None:
+    for side in ("parent", "child"):
+        store.write(side, side.encode() * 1000)
+
+    def right(side: str) -> bool:
+        return all(store.read(side) == side.encode() * 1000 for _ in range(100))
+
+    child = os.fork()  # with a connection open, which the two must not share
     if child == 0:
-        os._exit(0 if store.read("object") == b"content" else 1)
+        os._exit(0 if right("child") else 1)
+    mine = right("parent")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert store.read("object") == b"content"
+    assert mine
 
 
 @pytest.fixture

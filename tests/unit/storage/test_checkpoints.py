@@ -101,10 +101,11 @@ def test_the_last_two_of_a_job_are_kept_over_its_attempts(store: FileStore, save
 
 
 def test_an_attempt_that_runs_on_beside_its_successor_leaves_his_checkpoints_alone(store: FileStore, save) -> None:
-    save("a", 2, 20)
+    for step in (20, 90, 100):
+        save("a", 2, step)
     for step in (30, 40, 50):
         save("a", 1, step)
-    assert folders(store) == ["a-1/step-40", "a-1/step-50", "a-2/step-20"]
+    assert folders(store) == ["a-1/step-40", "a-1/step-50", "a-2/step-100", "a-2/step-90"]
 
 
 def test_one_that_is_still_being_written_survives_the_commit_of_an_older_one(store: FileStore, save) -> None:

@@ -3,7 +3,9 @@
 import contextlib
 import errno
 import os
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,7 +105,16 @@ def test_a_dead_writers_leftovers_are_never_listed_and_go_with_their_folder(stor
     assert not (store.root / "checkpoints").exists()
 
 
-def test_writers_and_removers_of_one_folder_do_not_trip_over_each_other(store: FileStore) -> None:
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """Threads take turns so often that they meet between any two lines."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_writers_and_removers_of_one_folder_do_not_trip_over_each_other(store: FileStore, impatient_threads: None) -> None:
     def work(name: str) -> None:
         for _ in range(200):
             store.write(f"shared/folder/{name}", b"x")
@@ -214,7 +225,7 @@ def check_refused(store: FileStore) -> None:
 
 
 @contextlib.contextmanager
-def as_nobody(folder: Path):
+def as_nobody(folder: Path) -> Iterator[None]:
     """As another user, who may look into the test's folder and not write there."""
     for path in [folder, *folder.parents[:-2]]:
         path.chmod(path.stat().st_mode | 0o055)
