@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
-from torchx.specs import AppDef  # type: ignore[import-untyped]
+from torchx.specs import AppDef, Resource, Role  # type: ignore[import-untyped]
 
 from kompress_api.contract import JobIdentity
 from kompress_api.errors import KompressError
@@ -165,8 +165,7 @@ class LocalBackend:
         environment = self.launchers.environment(attempt_name(self.job.name, action.stage, action.attempt))
         app = build_app(merged, stage_input, master=f"localhost:{free_port()}", environment=environment)
         (worker,) = app.roles
-        if worker.num_replicas > 1 and "OMP_NUM_THREADS" not in os.environ:  # each launcher takes the machine for its own
-            worker.env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // worker.num_replicas))
+        _share_machine(worker)
         return app
 
     def _observe(self) -> Observed:
@@ -225,6 +224,22 @@ def interruptible(backend: LocalBackend, tell: Callable[[str], None]) -> Iterato
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _share_machine(worker: Role) -> None:
+    """Several launchers on one machine: each would take all its cores and GPUs for its own."""
+    share = gpus() // worker.num_replicas if worker.num_replicas > 1 else 0
+    worker.resource = Resource(cpu=0, gpu=share, memMB=0)  # torchx numbers the devices of each replica
+    if worker.num_replicas > 1:
+        if not share:
+            worker.env["CUDA_VISIBLE_DEVICES"] = ""
+        if "OMP_NUM_THREADS" not in os.environ:
+            worker.env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // worker.num_replicas))
+
+
+def gpus(devices: pathlib.Path = pathlib.Path("/dev")) -> int:
+    """NVIDIA devices of this machine."""
+    return sum(path.name.removeprefix("nvidia").isdecimal() for path in devices.glob("nvidia*"))
 
 
 def free_port() -> int:
