@@ -10,15 +10,16 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Mapping
 
 from kompress_api.contract import StageFailure, StageSuccess
-from kompress_api.errors import ExitCode, KompressError
+from kompress_api.errors import KompressError
 from kompress_api.names import PREFLIGHT, REPORT
 from kompress_jobs import termination
 from kompress_jobs.outcome import figures_of_goals, oom_kills, outcome, told
 from kompress_jobs.pod import Pod, termination_log
 from kompress_jobs.threads import available_cpus, limit_threads
+from kompress_jobs.tracking.parent_run import ParentRun
+from kompress_jobs.tracking.publication import Publication
 from kompress_jobs.tracking.tracker import Tracker
 from kompress_jobs.workers import Workers
 
@@ -28,8 +29,6 @@ STOP_SECONDS = 45.0
 """Time that workers get for a checkpoint; a pod's grace is 60 s, and the message and the last metrics need some of it."""
 START_STOP_SECONDS = 3.0
 """How long a stopped launcher waits for workers that are just being started."""
-FLUSH_SECONDS = {"FINISHED": 30.0, "FAILED": 15.0, "KILLED": 8.0}
-"""How long the last metrics may take, by how the stage ended."""
 
 
 def main() -> int:
@@ -57,14 +56,14 @@ def run(pod: Pod, stopping: threading.Event) -> tuple[StageSuccess | StageFailur
     limit_threads(os.environ, processes, available_cpus())
     killed_before = oom_kills()
     workers = Workers(pod, processes, ["-m", "kompress_jobs.worker", str(pod.scratch)])
-    tracker = Tracker(pod.input, pod.scratch) if pod.index == 0 and pod.input.kind not in (PREFLIGHT, REPORT) else None
+    tracker = tracker_of(pod, stopping)
     workers.start()
     if tracker is not None:
         tracker.start()
     wait(workers, stopping)
     message = outcome(pod, workers, stopped=stopping.is_set(), oom=oom_kills() > killed_before)
     if tracker is not None:
-        message = finish_tracking(tracker, message)
+        message = tracker.finish(message)
     keep = figures_of_goals(pod.input.goals, pod.input.stage)
     if isinstance(message, StageSuccess):
         message = message.model_copy(update={"metrics": told(message.metrics, keep)})
@@ -86,17 +85,15 @@ def wait(workers: Workers, stopping: threading.Event) -> None:
         workers.finished.wait(START_STOP_SECONDS)
 
 
-def finish_tracking(tracker: Tracker, message: StageSuccess | StageFailure | None) -> StageSuccess | StageFailure | None:
-    """End the attempt's run, and name it in the result."""
-    if isinstance(message, StageSuccess):
-        tags = {"artifact": message.artifact, "digest": message.digest, "key": message.key, "reused": str(message.reused).lower()}
-        run = tracker.finish("FINISHED", seconds=FLUSH_SECONDS["FINISHED"], result=message, tags=_tags(tags))
-        return message.model_copy(update={"mlflow_run_id": run})
-    if message is not None:
-        status = "KILLED" if message.exit_code == ExitCode.INTERRUPTED else "FAILED"
-        tags = {"reason": message.reason, "message": message.message, "rank": "" if message.rank is None else str(message.rank)}
-        tracker.finish(status, seconds=FLUSH_SECONDS[status], tags=_tags(tags))
-    return message
+def tracker_of(pod: Pod, stopping: threading.Event) -> Tracker | ParentRun | Publication | None:
+    """Who tells MLflow of this pod's stage; pod 0 alone does."""
+    if pod.index != 0:
+        return None
+    if pod.input.kind == PREFLIGHT:
+        return ParentRun(pod.input, stopping)
+    if pod.input.kind == REPORT:
+        return Publication(pod.input, pod.scratch, stopping)
+    return Tracker(pod.input, pod.scratch)
 
 
 def gpus() -> int:
@@ -104,10 +101,6 @@ def gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _tags(values: Mapping[str, str]) -> dict[str, str]:
-    return {f"kompress.{name}": value for name, value in values.items() if value}
 
 
 def _tell(message: StageSuccess | StageFailure | None, keep: tuple[str, ...] = ()) -> int:

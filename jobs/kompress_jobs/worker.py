@@ -1,7 +1,7 @@
 """What torchrun starts in each rank: the frame around a stage. The stage itself is a module of `kompress_jobs.stages`.
 
-It sets seeds, threads and the process group, answers from the store where the work is done already (`reuse.py`), else runs the
-stage and commits what it made, and leaves either the result (rank 0) or the error, with its microsecond, for the launcher.
+It sets seeds, threads and the process group, answers from the store where the work is done already (`execute.py`), else runs
+the stage, and leaves either the result (rank 0) or the error, with its microsecond, for the launcher.
 """
 
 import contextlib
@@ -14,10 +14,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kompress_api.contract import ENV_STAGE, StageInput, StageSuccess
-from kompress_api.errors import ExitCode, Interrupted
+from kompress_api.errors import Interrupted, KompressError
+from kompress_api.names import PREFLIGHT, REPORT
 from kompress_jobs import registry, termination
 from kompress_jobs.context import Events, StageContext, StopSignal
 
@@ -41,9 +43,9 @@ def main(scratch: Path) -> int:
         work(scratch, rank, stop)
         return 0
     except BaseException as error:
-        failure = termination.describe(error, rank=rank)
+        failure = termination.describe(error, rank=rank, checkpoint_step=getattr(error, "checkpoint_step", None))
         termination.record(failure, scratch)
-        log.error("%s: %s", failure.reason, error, exc_info=None if failure.secondary or not failure.trace else error)
+        log.error("%s: %s", failure.reason, error, exc_info=None if isinstance(error, KompressError) else error)
         return failure.exit_code
 
 
@@ -51,34 +53,46 @@ def work(scratch: Path, rank: int, stop: StopSignal) -> None:
     """Run the stage, or find it done."""
     stage = StageInput.model_validate_json(os.environ[ENV_STAGE])
     module = registry.load("stages", stage.kind, field=f"spec.stages ({stage.name})")
+    if stage.kind in (PREFLIGHT, REPORT):
+        result = module.run(stage, scratch, Events(scratch, rank=rank))
+    else:
+        result = run_in_gang(stage, module, scratch, rank, stop)
+    if rank == 0:
+        termination.write_atomically(scratch / termination.RESULT, result.model_dump_json(by_alias=True, exclude_none=True).encode())
+
+
+def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int, stop: StopSignal) -> StageSuccess:
+    """A user's stage, with its process group, key and checkpoints."""
+    from kompress_jobs import execute, plan
+    from kompress_jobs.storage.checkpoints import CheckpointStore
+    from kompress_jobs.storage.store import open_store
+
     world_size, local_rank = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     device = prepare_torch(stage.seed, local_rank)
+    store = open_store(stage.output, "output")
+    planned = plan.read(store, stage)
+    key = plan.own_key(stage, planned)
+    context = StageContext(
+        input=stage,
+        rank=rank,
+        world_size=world_size,
+        local_rank=local_rank,
+        device=device,
+        scratch=scratch,
+        events=Events(scratch, rank=rank),
+        stop=stop,
+        checkpoints=CheckpointStore(store, key, stage.job.uid, stage.attempt),
+    )
+    execute.tell_data(context, planned)
     with process_group(world_size, device):
-        from kompress_jobs import execute
-
-        context = StageContext(
-            input=stage,
-            rank=rank,
-            world_size=world_size,
-            local_rank=local_rank,
-            device=device,
-            scratch=scratch,
-            events=Events(scratch, rank=rank),
-            stop=stop,
-            checkpoints=execute.no_checkpoints(),
-        )
         try:
-            result = execute.execute(context, module.run)
-        except Interrupted:
+            return execute.execute(context, store, key, module.run)
+        except Interrupted as error:
             leave_together(world_size)
+            with contextlib.suppress(KompressError):
+                newest = context.checkpoints.newest() if rank == 0 else None
+                error.checkpoint_step = newest.step if newest else None  # type: ignore[attr-defined]
             raise
-    if rank == 0:
-        leave_result(result, scratch)
-
-
-def leave_result(result: StageSuccess, scratch: Path) -> None:
-    """Rank 0's word for the launcher."""
-    termination.write_atomically(scratch / termination.RESULT, result.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
 def prepare_torch(seed: int, local_rank: int) -> "torch.device":
@@ -130,4 +144,4 @@ if __name__ == "__main__":
     code = main(Path(sys.argv[1]))
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(code if code != ExitCode.DONE else 0)  # a collective or an upload of a failed rank may still hold a thread
+    os._exit(code)  # a collective or an upload of a failed rank may still hold a thread

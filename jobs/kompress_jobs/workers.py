@@ -81,6 +81,7 @@ class Workers:
     def _run(self) -> None:
         try:
             if self._pod.max_nodes > 1:
+                log.info("waiting for rank 0 at %s", self._pod.master_host)
                 wait_for_name(self._pod.master_host, RENDEZVOUS_SECONDS)
             self._agent = build_agent(self._pod, self._processes, self._worker)
             watcher = threading.Thread(target=self._watch, name="watch", daemon=True)

@@ -9,8 +9,10 @@ import logging
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -88,13 +90,15 @@ def load_credentials(environment: Mapping[str, str] | None = None) -> None:
 class Mlflow:
     """A tracking server. Every method raises StorageUnavailable (after `patience` seconds), CredentialsRefused or InvalidManifest."""
 
-    def __init__(self, tracking: Tracking, job: JobIdentity, *, patience: float) -> None:
+    def __init__(self, tracking: Tracking, job: JobIdentity, *, patience: float, stopping: threading.Event | None = None) -> None:
+        """Imports MLflow. When `stopping` is set, nothing is tried again."""
         self.uri = tracking.uri
         self.job = job
         self._external = tracking.external_uri or ("" if tracking.uri.startswith("sqlite") else tracking.uri)
         self._experiment_name = tracking.experiment or job.name
         self._experiment = ""
         self._patience = patience
+        self._stopping = stopping or threading.Event()
         load_credentials()
         for name, value in (
             ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),  # it is tried again here, with jitter and an end
@@ -120,10 +124,10 @@ class Mlflow:
                 raise
             except Exception as error:
                 ours = translate(error, self.uri)
-                if not isinstance(ours, StorageUnavailable) or time.monotonic() + wait > deadline:
+                if not isinstance(ours, StorageUnavailable) or time.monotonic() + wait > deadline or self._stopping.is_set():
                     raise ours from error
                 log.warning("%s; trying again in %.1f s", ours, wait)
-            time.sleep(wait * random.uniform(0.5, 1.0))
+            self._stopping.wait(wait * random.uniform(0.5, 1.0))
             wait = min(30.0, wait * 2)
 
     @property
@@ -181,7 +185,7 @@ class Mlflow:
         while points or settings or labels:
             room = MAX_METRICS - len(settings[:MAX_PARAMS]) - len(labels[:MAX_TAGS])
             batch = {"metrics": points[:room], "params": settings[:MAX_PARAMS], "tags": labels[:MAX_TAGS]}
-            self.call(lambda batch=batch: self.client.log_batch(run, **batch))
+            self.call(partial(self.client.log_batch, run, **batch))
             points, settings, labels = points[room:], settings[MAX_PARAMS:], labels[MAX_TAGS:]
 
     def dataset(self, run: str, name: str, digest: str, source: str, context: str) -> None:
@@ -254,7 +258,7 @@ class Mlflow:
         found: list[Any] = []
         token = None
         while True:
-            page = self.call(lambda token=token: self.client.search_runs([self.experiment], text, order_by=order, page_token=token))
+            page = self.call(partial(self.client.search_runs, [self.experiment], text, order_by=order, page_token=token))
             found += page
             token = page.token
             if not token:

@@ -5,6 +5,7 @@ MLflow's `SystemMetricsMonitor` is not used: it sends by itself and ends at the 
 
 import logging
 import threading
+from typing import Any
 
 from kompress_jobs.tracking.events import SYSTEM_PREFIX, Events
 
@@ -19,7 +20,8 @@ def monitor(events: Events, stop: threading.Event) -> None:
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-    monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor(), *_gpus()]
+    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
+    monitors = [*(kind() for kind in kinds), *_gpus()]
     step = 0
     while not stop.wait(INTERVAL_SECONDS if step else 1.0):
         figures: dict[str, float] = {}
@@ -31,11 +33,12 @@ def monitor(events: Events, stop: threading.Event) -> None:
         step += 1
 
 
-def _gpus() -> list[object]:
-    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+def _gpus() -> list[Any]:
+    from mlflow.system_metrics.metrics import gpu_monitor
 
+    kind: Any = gpu_monitor.GPUMonitor
     try:
-        return [GPUMonitor()]
+        return [kind()]
     except Exception as error:  # no GPU, or no library for it: MLflow raises ImportError, RuntimeError or pynvml's own
         log.debug("no GPU figures: %s", error)
         return []

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kompress_api.contract import StageInput, StageSuccess
-from kompress_api.errors import InvalidManifest, KompressError
+from kompress_api.contract import StageFailure, StageInput, StageSuccess
+from kompress_api.errors import ExitCode, InvalidManifest, KompressError
+from kompress_jobs.storage.store import open_store
 from kompress_jobs.tracking import system
 from kompress_jobs.tracking.events import Event, Events
 from kompress_jobs.tracking.mlflow import Metric, Mlflow
@@ -25,13 +26,17 @@ from kompress_jobs.tracking.spool import Batch, Spool, leave
 log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 30.0
+FLUSH_SECONDS = {"FINISHED": 30.0, "FAILED": 15.0, "KILLED": 8.0}
+"""How long the last metrics may take, by how the stage ended."""
+Message = StageSuccess | StageFailure | None
 
 
 class Tracker:
     """Start with `start`, end with `finish`; `run_id` is the nested run once there is one."""
 
-    def __init__(self, stage: StageInput, scratch: Path) -> None:
+    def __init__(self, stage: StageInput, scratch: Path, flush_seconds: Mapping[str, float] = FLUSH_SECONDS) -> None:
         self._stage = stage
+        self._flush_seconds = flush_seconds
         self._spool = Spool(scratch)
         self._events = Events(scratch)
         self._stopping = threading.Event()
@@ -49,25 +54,32 @@ class Tracker:
         self._events.params(params_of(self._stage))
         self._thread.start()
 
-    def finish(self, status: str, *, seconds: float, result: StageSuccess | None = None, tags: Mapping[str, str] | None = None) -> str:
-        """Send the rest for at most `seconds`, end the run with `status`, keep in the output what did not arrive. Returns the run's id."""
-        if result is not None:
-            self._events.metrics(result.metrics, max(self._last_step, _last_step(self._spool.rest())))
-        self._events.tags({"kompress.outcome": status, **(tags or {})})
+    def finish(self, message: Message) -> Message:
+        """Send the rest, end the run as the stage ended, and keep in the output what did not arrive. The result gets the run's id."""
+        if isinstance(message, StageSuccess):
+            status = "FINISHED"
+            self._events.metrics(message.metrics, max(self._last_step, _last_step(self._spool.rest())))
+            tags = {"artifact": message.artifact, "digest": message.digest, "key": message.key, "reused": str(message.reused).lower()}
+        else:
+            status = "KILLED" if message is None or message.exit_code == ExitCode.INTERRUPTED else "FAILED"
+            told = message or StageFailure(reason="", message="", exit_code=0)
+            tags = {"reason": told.reason, "message": told.message, "rank": "" if told.rank is None else str(told.rank)}
+        self._events.tags({"kompress.outcome": status} | {f"kompress.{name}": value for name, value in tags.items() if value})
+        self._flush(status, self._flush_seconds[status])
+        return message.model_copy(update={"mlflow_run_id": self.run_id}) if isinstance(message, StageSuccess) else message
+
+    def _flush(self, status: str, seconds: float) -> None:
         self._status = status
         self._deadline = time.monotonic() + seconds
         self._stopping.set()
         self._thread.join(timeout=seconds + 1)
         if rest := self._spool.rest():
             log.warning("MLflow has not got the last %d events of this attempt; the report will send them", len(rest))
-            from kompress_jobs.storage.store import open_store
-
             try:
                 leave(open_store(self._stage.output, "output"), self._stage.job.uid, self._stage.name, self._stage.attempt, rest)
             except KompressError as error:
                 self.all_kept = False
                 log.error("they could not be kept in the output either: %s", error)
-        return self.run_id
 
     def _run(self) -> None:
         if sys.platform == "linux":

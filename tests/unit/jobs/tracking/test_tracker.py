@@ -45,7 +45,7 @@ def steps(server, run: str, key: str) -> list[int]:
 
 
 def test_a_stage_becomes_a_nested_run_with_its_settings_figures_and_end(server, stage, scratch):
-    tracker, events = Tracker(stage, scratch), Events(scratch)
+    tracker, events = Tracker(stage, scratch, {"FINISHED": 60}), Events(scratch)
     tracker.start()
     events.dataset("builtin://digits", "sha256:" + "0" * 64, "builtin://digits")
     for step in range(3):
@@ -53,7 +53,7 @@ def test_a_stage_becomes_a_nested_run_with_its_settings_figures_and_end(server, 
     events.metrics({"train/loss": float("nan")}, 3)
     (scratch / "confusion.txt").write_text("1 0")
     events.artifact(scratch / "confusion.txt", "evaluation")
-    run_id = tracker.finish("FINISHED", seconds=60, result=StageSuccess(metrics={"accuracy": 0.9}), tags={"kompress.digest": "sha256:1"})
+    run_id = tracker.finish(StageSuccess(metrics={"accuracy": 0.9}, digest="sha256:1")).mlflow_run_id
     run = server.client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.parentRunId"] == server.find_parent()
@@ -70,7 +70,7 @@ def test_a_stage_becomes_a_nested_run_with_its_settings_figures_and_end(server, 
 
 def test_a_server_that_is_down_for_a_while_loses_no_metric(server, stage, scratch, restartable):
     stage = stage.model_copy(update={"tracking": stage.tracking.model_copy(update={"uri": restartable.uri})})
-    tracker, events = Tracker(stage, scratch), Events(scratch)
+    tracker, events = Tracker(stage, scratch, {"FINISHED": 60}), Events(scratch)
     tracker.start()
     events.metrics({"loss": 0.5}, 0)
     eventually(lambda: tracker.run_id and steps(server, tracker.run_id, "loss") == [0])
@@ -79,7 +79,7 @@ def test_a_server_that_is_down_for_a_while_loses_no_metric(server, stage, scratc
         events.metrics({"loss": 0.5}, step)
     assert events.unsent(), "a checkpoint taken now must carry them"
     restartable.start()
-    run_id = tracker.finish("FINISHED", seconds=60)
+    run_id = tracker.finish(StageSuccess()).mlflow_run_id
     assert steps(server, run_id, "loss") == list(range(200))
     assert events.unsent() == []
     assert server.client.get_run(run_id).info.status == "FINISHED"
@@ -87,10 +87,10 @@ def test_a_server_that_is_down_for_a_while_loses_no_metric(server, stage, scratc
 
 def test_what_a_server_that_stays_down_did_not_get_lies_in_the_output(job, stage, scratch):
     stage = stage.model_copy(update={"tracking": stage.tracking.model_copy(update={"uri": "http://127.0.0.1:9"})})
-    tracker, events = Tracker(stage, scratch), Events(scratch)
+    tracker, events = Tracker(stage, scratch, {"FINISHED": 1}), Events(scratch)
     tracker.start()
     events.metrics({"loss": 0.5}, 7)
-    assert tracker.finish("FINISHED", seconds=1) == ""
+    assert tracker.finish(StageSuccess()).mlflow_run_id == ""
     ((_, name, attempt, kept),) = spool.left(open_store(stage.output, "output"), job.uid)
     assert (name, attempt) == ("adapt", 1)
     assert [event["values"] for event in kept if event["type"] == "metrics"] == [{"loss": 0.5}]

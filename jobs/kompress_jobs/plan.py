@@ -1,0 +1,122 @@
+"""plan.json: what the preflight found out, once, so that no stage has to look again; and the key that a stage finds for itself.
+
+The preflight's keys are a forecast. A stage computes its own from the plan's fingerprints, the keys of the inputs that it
+was given, and the code of its own image: another image, or an input that was made anew, is another key.
+"""
+
+import hashlib
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from kompress_api.base import Model
+from kompress_api.contract import JobIdentity, StageInput
+from kompress_api.errors import ArtifactCorrupt
+from kompress_api.names import SOURCE
+from kompress_api.places import ModelSource
+from kompress_jobs import keys
+from kompress_jobs.code_version import code_version
+from kompress_jobs.fingerprint import fingerprint, resolve
+from kompress_jobs.hardware import hardware_of
+from kompress_jobs.storage.store import Store
+
+NAME = "plan.json"
+
+
+class PlannedData(Model):
+    """The data set as it is now."""
+
+    digest: str
+    """Fingerprint."""
+    means: str = ""
+    """What was looked at for it: listing, content, mtime, library or sources."""
+    files: int = 0
+    """How many."""
+    size: int = 0
+    """Bytes in all."""
+    labels: list[str] = []
+    """Class names."""
+    samples: dict[str, int] = {}
+    """Split -> samples."""
+    image_size: int = 0
+    """Side in pixels."""
+    channels: int = 0
+    """1 or 3."""
+
+
+class PlannedStage(Model):
+    """What would run."""
+
+    name: str
+    """Stage."""
+    kind: str
+    """Its kind."""
+    key: str
+    """Stage key in full, as a forecast."""
+    hit: bool
+    """A commit stands under it."""
+    figures: dict[str, float] = {}
+    """What can be told of its model before it runs: parameters, macs, modelSizeBytes."""
+
+
+class Plan(Model):
+    """The content of plan.json."""
+
+    model_config = {**Model.model_config, "extra": "ignore"}
+
+    job: JobIdentity
+    """Whose."""
+    data: PlannedData
+    """spec.dataset."""
+    source_key: str
+    """Key of spec.model."""
+    students: dict[str, str] = {}
+    """Stage -> key of its new student."""
+    source: dict[str, float] = {}
+    """Figures of spec.model: parameters, macs, modelSizeBytes."""
+    stages: Annotated[list[PlannedStage], Field(max_length=64)] = []
+    """In the order of the spec."""
+
+
+def plan_key(uid: str) -> str:
+    """Where the plan of a job lies, below its output."""
+    return f"jobs/{uid}/{NAME}"
+
+
+def read(store: Store, stage: StageInput) -> Plan | None:
+    """The plan that the stage was told of; None where it was told of none. Raises ArtifactMissing, ArtifactCorrupt."""
+    if stage.plan is None:
+        return None
+    content = store.read(stage.plan.removeprefix(f"{store.uri}/"))
+    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    if stage.plan_digest and stage.plan_digest != found:
+        raise ArtifactCorrupt(
+            f"{stage.plan} has changed: {stage.plan_digest} was expected, {found} is there", hint="run the job again under another name"
+        )
+    try:
+        return Plan.model_validate_json(content)
+    except ValidationError as error:
+        raise ArtifactCorrupt(
+            f"{stage.plan} is no plan: {error.errors()[0]['msg']}", hint="run the job again under another name"
+        ) from error
+
+
+def own_key(stage_input: StageInput, plan: Plan | None) -> str:
+    """The key of this stage, in this image, from these inputs. Without a plan the data and models are looked at anew."""
+    stage = stage_input.stage
+    assert stage is not None
+    student = stage.distill.student if stage.distill else None
+    basis = keys.Basis.of(stage_input, plan.data.digest if plan else fingerprint(stage_input.dataset).digest)
+    planned = plan.students.get(stage.name, "") if plan else ""
+    return keys.stage_key(
+        basis,
+        stage,
+        inputs={entry.role: _source_key(stage_input.model, plan) if entry.stage == SOURCE else entry.key for entry in stage_input.inputs},
+        code=code_version(stage_input, stage),
+        student=planned or (keys.source_key(student, resolve(student, role="student")) if student else ""),
+        hardware=hardware_of(stage),
+    )
+
+
+def _source_key(model: ModelSource, plan: Plan | None) -> str:
+    return plan.source_key if plan else keys.source_key(model, resolve(model))

@@ -1,0 +1,102 @@
+"""The HTML report: one file, no script, nothing fetched; MLflow shows it inline and a browser opens it from disk."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from kompress_api.goals import BASELINE_PREFIX
+from kompress_jobs.report.charts import Bar, Pair, bars, pairs
+from kompress_jobs.report.figures import Report, better, unit
+
+MAX_CLASSES = 30
+"""Classes that are drawn: those that lost most."""
+
+
+@cache
+def templates() -> Environment:
+    """Templates of this folder; HTML is escaped, an unknown name is an error."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    return Environment(
+        loader=loader, autoescape=lambda name: bool(name and ".html" in name), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+
+
+def render(report: Report, run_url: str = "") -> str:
+    """The page."""
+    changes = report.class_changes()
+    return (
+        templates()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            cards=cards(report),
+            change=report.accuracy_change(),
+            charts=charts(report),
+            classes=pairs(
+                [
+                    Pair(c.label, c.before, c.after, f"{c.before:.3f} → {c.after:.3f}", _kind(c.after - c.before))
+                    for c in changes[:MAX_CLASSES]
+                ]
+            ),
+            certain=[change.label for change in changes if change.certain and change.after < change.before],
+            measured=measured(report),
+            run_url=run_url,
+            spec=pretty(report.spec.dump()),
+            unit=unit,
+            better=better,
+            pretty=pretty,
+        )
+    )
+
+
+def cards(report: Report) -> list[tuple[str, str]]:
+    """The job in at most four figures."""
+    summary = report.summary()
+    found = [("accuracy", unit("accuracy", summary.get("accuracy")))] if "accuracy" in summary else []
+    found += [(f"{name} than {report.baseline}", f"{summary[name]:.2f} x") for name in ("smaller", "faster") if name in summary]
+    return [*found, *((name, unit(name, summary[name])) for name in ("parameters",) if name in summary)]
+
+
+def charts(report: Report) -> list[tuple[str, Markup]]:
+    """Accuracy with its interval, and size, from stage to stage."""
+    accuracy = [
+        Bar(stage.name, stage.metrics["accuracy"], f"{stage.metrics['accuracy']:.4f}", *(stage.interval("accuracy") or (None, None)))
+        for stage in report.stages
+        if "accuracy" in stage.metrics
+    ]
+    lowest = min((bar.low if bar.low is not None else bar.value for bar in accuracy), default=0.0)
+    start = max(0.0, lowest - 0.05) if lowest > 0.5 else 0.0
+    found = [(f"Accuracy on the test split, 95 % interval{f' (axis from {start:.2f})' if start else ''}", bars(accuracy, start=start))]
+    for title, metric in (("Bytes of the model", "modelSizeBytes"), ("Multiply-accumulates of one sample", "macs")):
+        rows = [
+            Bar(stage.name, stage.metrics[metric], unit(metric, stage.metrics[metric]))
+            for stage in report.stages
+            if metric in stage.metrics
+        ]
+        found.append((title, bars(rows)))
+    return found
+
+
+def measured(report: Report) -> list[tuple[str, list[tuple[str, float, float | None]]]]:
+    """What the final stage measured on its targets, each format, target and batch size beside the baseline lowered alike."""
+    final = report.stage(report.final)
+    figures: Mapping[str, float] = final.metrics if final else {}
+    rows = [
+        (name, value, figures.get(BASELINE_PREFIX + name))
+        for name, value in sorted(figures.items())
+        if not name.startswith(BASELINE_PREFIX) and BASELINE_PREFIX + name in figures
+    ]
+    return [("On the target", rows)]
+
+
+def pretty(value: object) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=1, sort_keys=True, default=str)
+
+
+def _kind(change: float) -> str:
+    return "better" if change > 0 else "worse" if change < 0 else "same"
