@@ -5,6 +5,7 @@ kubelet renews them when the Secret changes (a session token that expires in mid
 """
 
 import datetime
+import logging
 import os
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import botocore.session
 
 from kompress_api.contract import CREDENTIALS_FOLDER, ENV_CREDENTIALS
 from kompress_api.errors import CredentialsRefused
+
+log = logging.getLogger(__name__)
 
 REREAD_MINUTES = 20
 """botocore asks again when less than 15 minutes are left."""
@@ -53,6 +56,8 @@ def aws_session(role: str, secret: str | None) -> botocore.session.Session:
     base = os.environ.get(ENV_CREDENTIALS, CREDENTIALS_FOLDER)
     folder = Path(base, role)
     if not base or not (folder.is_dir() or secret):
+        if secret:
+            log.info("the Secret %s of %s is not used on this machine: your own AWS settings hold", secret, role)
         return session
     for name in REQUIRED:
         _value(folder / name)

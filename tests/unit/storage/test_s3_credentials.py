@@ -52,11 +52,15 @@ def test_without_a_secret_the_sdks_own_chain_holds(monkeypatch: pytest.MonkeyPat
     assert aws_session("output", None).get_credentials().access_key == "mine"
 
 
-def test_on_a_laptop_the_users_own_profile_wins_over_the_secret_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_laptop_the_users_own_profile_wins_over_the_secret_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setenv("KOMPRESS_CREDENTIALS", "")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     assert aws_session("output", "a-secret").get_credentials().access_key == "mine"
+    assert "the Secret a-secret of output is not used" in caplog.text
 
 
 @pytest.mark.parametrize("mounted", [None, {}, {"AWS_ACCESS_KEY_ID": "k"}, {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": ""}])
