@@ -36,8 +36,6 @@ class PlannedData(Model):
     """Bytes in all."""
     labels: list[str] = []
     """Class names."""
-    samples: dict[str, int] = {}
-    """Split -> samples."""
     image_size: int = 0
     """Side in pixels."""
     channels: int = 0
@@ -56,7 +54,9 @@ class PlannedStage(Model):
     hit: bool
     """A commit stands under it."""
     figures: dict[str, float] = {}
-    """What can be told of its model before it runs: parameters, macs, modelSizeBytes."""
+    """What can be told of its model before it runs: parameters, macs, modelSizeBytes (of the weights in float32)."""
+    exact: bool = True
+    """False where the method decides by what the weights turn out to be (global pruning)."""
 
 
 class Plan(Model):
