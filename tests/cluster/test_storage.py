@@ -27,7 +27,7 @@ from kompress_api.errors import (
 )
 from kompress_api.places import Dataset, ModelSource, Output
 from kompress_jobs.fingerprint import fingerprint, resolve
-from kompress_jobs.storage import artifacts
+from kompress_jobs.storage import artifacts, s3_client
 from kompress_jobs.storage import s3 as s3_store
 from kompress_jobs.storage.checkpoints import Checkpoint, CheckpointStore
 from kompress_jobs.storage.s3 import S3Store
@@ -129,7 +129,7 @@ def outage(wire: Wire, *, after: int, tries: int = 8) -> Iterator[None]:
             if self.left == 0:
                 wire.mend()
 
-    counter, logger = Count(), logging.getLogger(s3_store.__name__)
+    counter, logger = Count(), logging.getLogger(s3_client.__name__)
     logger.addHandler(counter)
     wire.cut_after = wire.carried + after
     yield

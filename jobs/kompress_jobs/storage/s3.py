@@ -1,59 +1,34 @@
 """A bucket, or a prefix of one, as a store.
 
-Retries are ours and counted in seconds, not in attempts: an outage of some minutes costs nothing but time. They sit inside
-botocore (its event `needs-retry`), so every request of a transfer, each part of a multipart upload too, waits for itself.
-What each error means stands in `s3_errors.py`; where the keys come from in `credentials.py`.
+Every request waits for itself until `patience` is over (`s3_client.py`); here is what is made of requests: objects, conditional
+puts, transfers of whole folders with many parts at a time. What each error means stands in `s3_errors.py`.
 """
 
 import contextlib
 import datetime
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import botocore.config
 from botocore.exceptions import ClientError
 from s3transfer.exceptions import RetriesExceededError
 from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 
 from kompress_api.errors import ArtifactCorrupt, CredentialsRefused, InvalidManifest, KompressError
-from kompress_jobs.storage.credentials import aws_session
-from kompress_jobs.storage.s3_errors import NO_BODY, TRANSPORT, map_error, worth_another_try
+from kompress_jobs.storage.s3_client import CONCURRENCY, Backoff, build_client
+from kompress_jobs.storage.s3_errors import NO_BODY, TRANSPORT, map_error
 from kompress_jobs.storage.store import CHUNK, PATIENCE, ObjectInfo, join, relative_files, safe_path
 
 log = logging.getLogger(__name__)
 
-CONCURRENCY = 8
-"""Requests of a transfer at a time: enough to fill a 10 Gbit/s link."""
 PART = 32 << 20
 """Bytes of a part; S3 takes 10,000 parts, s3transfer makes them larger for what is larger."""
-MAX_DELAY = 15.0
-"""Longest wait between two tries, seconds; the mean is half of it."""
-MAX_TRIES_OF_A_BAD_REQUEST = 5
-"""A 400 that says the body was mangled on its way; oftener than this it was not the way."""
 DELETE_BATCH = 1000
 """Keys that one DeleteObjects takes."""
-
-
-class Backoff:
-    """When to try again: exponential with full jitter, until `patience` seconds after the first failure."""
-
-    def __init__(self, patience: float) -> None:
-        self.deadline = time.monotonic() + patience
-        self.tries = 0
-
-    def delay(self) -> float | None:
-        """Seconds to wait now; None: patience is over."""
-        left = self.deadline - time.monotonic()
-        self.tries += 1
-        if left <= 0:
-            return None
-        return min(left, random.uniform(0.05, min(MAX_DELAY, 0.25 * 2**self.tries)))
 
 
 class S3Store:
@@ -262,55 +237,8 @@ class S3Store:
     def _client(self) -> Any:
         """The client of this process: sockets must not be shared with a forked child."""
         if self._own_client is None or self._own_client[0] != os.getpid():
-            self._own_client = os.getpid(), self._build_client()
+            self._own_client = os.getpid(), build_client(*self._options, bucket=self.bucket, patience=self.patience)
         return self._own_client[1]
-
-    def _build_client(self) -> Any:
-        role, endpoint, region, secret = self._options
-        config = botocore.config.Config(
-            connect_timeout=min(10.0, max(1.0, self.patience / 3)),
-            read_timeout=min(60.0, max(1.0, self.patience)),
-            max_pool_connections=2 * CONCURRENCY,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            tcp_keepalive=True,
-            user_agent_extra="kompress",
-        )
-        try:
-            client = aws_session(role, secret).create_client("s3", region_name=region, endpoint_url=endpoint, config=config)
-        except KompressError:
-            raise
-        except Exception as error:
-            raise map_error(error, f"reach {self.uri}", bucket=self.bucket) from error
-        client.meta.events.register("needs-retry.s3", self._needs_retry, unique_id="kompress-patience")
-        return client
-
-    def _needs_retry(
-        self,
-        *,
-        attempts: int,
-        operation: Any,
-        request_dict: dict[str, Any],
-        response: tuple[Any, dict[str, Any]] | None = None,
-        caught_exception: Exception | None = None,
-        **_: Any,
-    ) -> float | None:
-        """botocore asks after each answer: seconds to wait before the next try, None for no more.
-
-        Raises StorageUnavailable once patience is over: as our own error it passes s3transfer, which would try a lost
-        answer again by its own count.
-        """
-        if not worth_another_try(caught_exception, response and response[1]):
-            return None
-        if response is not None and response[0].status_code == 400 and attempts >= MAX_TRIES_OF_A_BAD_REQUEST:
-            return None
-        backoff: Backoff = request_dict["context"].setdefault("kompress_backoff", Backoff(self.patience))
-        delay = backoff.delay()
-        problem = caught_exception or ClientError(response[1] if response else {}, operation.name)
-        doing = f"{operation.name} s3://{self.bucket} ({request_dict['url'].partition('?')[0]})"
-        if delay is None:
-            raise map_error(problem, f"{doing}, tried {attempts} times in {self.patience:.0f} s", bucket=self.bucket) from problem
-        log.warning("%s: %s: again in %.1f s", doing, problem, delay)
-        return delay
 
 
 def _nanoseconds(time: datetime.datetime) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kompress_api.errors import CredentialsRefused, InvalidManifest
+from kompress_api.errors import CredentialsRefused, InvalidManifest, SpecCannotWork
 from kompress_api.places import Dataset, Output
 from kompress_jobs.storage.credentials import aws_session
 from kompress_jobs.storage.s3 import S3Store
@@ -103,3 +103,9 @@ def test_a_profile_that_is_not_there_is_a_matter_of_credentials(monkeypatch: pyt
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(CredentialsRefused, match="nobody"):
         open_store(Output(uri="s3://models"), "output")
+
+
+@pytest.mark.parametrize(("field", "value"), [("endpoint", "minio:9000"), ("endpoint", "minio.ml"), ("region", "not a region")])
+def test_an_endpoint_or_region_that_can_be_none_is_refused_for_good(field: str, value: str) -> None:
+    with pytest.raises(SpecCannotWork, match=value):
+        open_store(Output.model_validate({"uri": "s3://models", field: value}), "output")
