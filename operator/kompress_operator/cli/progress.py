@@ -12,7 +12,8 @@ from kompress_operator.cli.tables import console, state_of
 from kompress_operator.local.backend import Update
 from kompress_operator.local.tail import Event
 
-SHOWN = ("accuracy", "loss")
+SHOWN = {"train/loss": "loss", "validation/accuracy": "accuracy"}
+"""Figures beside a bar, and what they are called there."""
 
 
 class LiveProgress:
@@ -32,7 +33,7 @@ class LiveProgress:
         )
         self._tasks: dict[str, TaskID] = {}
         self._told: dict[str, str] = {entry.name: _state(entry) for entry in status.stages}
-        self._figures: dict[str, str] = {}
+        self._figures: dict[str, dict[str, float]] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -76,10 +77,12 @@ class LiveProgress:
             return
         if kind == "metrics":
             values = event.get("values", {})
-            shown = [f"{name} {values[name]:.3f}" for name in SHOWN if isinstance(values.get(name), int | float)]
-            self._figures[stage] = ", ".join(shown) or self._figures.get(stage, "")
+            self._figures.setdefault(stage, {}).update({name: values[name] for name in SHOWN if name in values})
         elif kind == "progress":
-            text = "  ".join(part for part in (str(event.get("text", "")), self._figures.get(stage, "")) if part)
+            figures = self._figures.get(stage, {})
+            text = ", ".join(
+                [str(event.get("text", "")), *(f"{title} {figures[name]:.3f}" for name, title in SHOWN.items() if name in figures)]
+            )
             self._bars.update(self._tasks[stage], total=event.get("total"), completed=event.get("done", 0), text=text)
 
 
