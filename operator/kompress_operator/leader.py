@@ -64,9 +64,12 @@ class Lease(BaseLock):
         return await self._try(self.api.replace(f"{self.path}/{name}", self.found | {"spec": self._spec(updated_record)}))
 
     async def release(self) -> None:
-        """Anyone may take it at once."""
-        spec = (self.found.get("spec") or {}) | {"holderIdentity": "", "leaseDurationSeconds": 1}
-        await self._try(self.api.replace(f"{self.path}/{self.name}", self.found | {"spec": spec}))
+        """If it is ours anyone may take it at once. Read anew: a renewal may have been cut off after it was done."""
+        known, _ = await self.get(self.name, self.namespace)
+        spec = self.found.get("spec") or {}
+        if known and spec.get("holderIdentity") == self.identity:
+            given_back = spec | {"holderIdentity": "", "leaseDurationSeconds": 1}
+            await self._try(self.api.replace(f"{self.path}/{self.name}", self.found | {"spec": given_back}))
         self.renewed = -math.inf
 
     async def _try(self, request: Awaitable[Json]) -> bool:
@@ -119,8 +122,7 @@ async def lead(lease: Lease, settings: Settings, work: Callable[[], Awaitable[No
         for task in (election, *working):
             task.cancel()
         await asyncio.gather(election, *working, return_exceptions=True)
-        if (lease.found.get("spec") or {}).get("holderIdentity") == settings.pod_name:
-            await lease.release()
+        await lease.release()
 
 
 async def _work(work: Callable[[], Awaitable[None]]) -> None:

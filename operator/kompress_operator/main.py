@@ -6,6 +6,7 @@ finalizer, no annotation, no timer, nothing kept per object; all they do is put 
 
 import asyncio
 import logging
+import signal
 import sys
 from typing import Any
 
@@ -84,7 +85,7 @@ async def check_cluster(api: Api, settings: Settings) -> bool:
 
 
 async def _until_one_ends(settings: Settings, controller: Controller, lease: Lease, runtimes: bool, ready: asyncio.Event) -> int:
-    stop = asyncio.Event()
+    stop_watches, stopped = asyncio.Event(), asyncio.Event()
     leader = asyncio.create_task(lead(lease, settings, lambda: work(settings, controller)), name="leader")
     watches = asyncio.create_task(
         kopf.operator(
@@ -93,20 +94,31 @@ async def _until_one_ends(settings: Settings, controller: Controller, lease: Lea
             clusterwide=not settings.watch_namespaces,
             namespaces=settings.watch_namespaces,
             standalone=True,
-            stop_flag=stop,
+            stop_flag=stop_watches,
             ready_flag=ready,
         ),
         name="watches",
     )
-    done, _ = await asyncio.wait({leader, watches}, return_when=asyncio.FIRST_COMPLETED)
-    stop.set()
-    leader.cancel()
-    await asyncio.gather(leader, watches, return_exceptions=True)
+    signals = asyncio.create_task(_wait_for_signal(ready, stopped), name="signals")
+    done, _ = await asyncio.wait({leader, watches, signals}, return_when=asyncio.FIRST_COMPLETED)
+    for ours in (signals, leader):  # before kopf, which waits in vain for all tasks that it did not start
+        ours.cancel()
+    await asyncio.gather(signals, leader, return_exceptions=True)
+    stop_watches.set()
+    await asyncio.gather(watches, return_exceptions=True)
     for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s ended", task.get_name(), exc_info=error)
             return 1
     return 1 if leader in done else 0
+
+
+async def _wait_for_signal(ready: asyncio.Event, stopped: asyncio.Event) -> None:
+    """SIGTERM and SIGINT end the work first and the watches after it; until it watches, kopf's own handlers hold."""
+    await ready.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
 
 
 async def work(settings: Settings, controller: Controller) -> None:
