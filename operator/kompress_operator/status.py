@@ -9,18 +9,8 @@ from kompress_api.goals import BASELINE_PREFIX
 from kompress_api.judge import figure_of_stage
 from kompress_api.names import PREFLIGHT
 from kompress_api.reasons import MEANING, Reason
-from kompress_api.status import (
-    MAX_ATTEMPTS,
-    MAX_MESSAGE,
-    MAX_OLD_MESSAGE,
-    CompressionJobStatus,
-    Condition,
-    ConditionType,
-    Phase,
-    StageState,
-    StageStatus,
-    Summary,
-)
+from kompress_api.status import MAX_MESSAGE, CompressionJobStatus, Condition, ConditionType, Phase, StageState, Summary
+from kompress_operator.limits import clip, fit
 from kompress_operator.policies.goals import judged
 from kompress_operator.policies.start_deadline import late, what_it_waits_for
 from kompress_operator.policies.verdict import Course, Verdict
@@ -38,11 +28,9 @@ def project(view: View, verdict: Verdict, now: float) -> CompressionJobStatus:
         observed_generation=generation,
         phase=phase,
         finished_at=rfc3339(now) if phase.finished else None,
-        stages=[cut(entry) for entry in view.status.stages],
         goals=judged(view),
-        mlflow_run_id=clip(view.status.mlflow_run_id, 64),
     )
-    return view.with_status(conditions=_conditions(view, verdict, now), summary=_summary(view)).status
+    return fit(view.with_status(conditions=_conditions(view, verdict, now), summary=_summary(view)).status)
 
 
 def _phase(view: View, verdict: Verdict) -> Phase:
@@ -144,24 +132,3 @@ def _better(view: View, metric: str) -> float | None:
         figures = {entry.name: entry.result.metrics for entry in view.status.stages if entry.result is not None}
         reference = figure_of_stage(figures, baseline_of(view.merged), metric)
     return round(reference / value, 4) if value and reference is not None else None
-
-
-def cut(entry: StageStatus) -> StageStatus:
-    """A stage with the first and the newest ten attempts, the newest message whole, older ones short."""
-    attempts = entry.attempts
-    surplus = len(attempts) - MAX_ATTEMPTS
-    if surplus > 0:
-        attempts = [attempts[0], *attempts[1 + surplus :]]
-    last = len(attempts) - 1
-    attempts = [
-        a.model_copy(update={"message": clip(a.message, MAX_MESSAGE if i == last else MAX_OLD_MESSAGE)}) for i, a in enumerate(attempts)
-    ]
-    return entry.model_copy(update={"attempts": attempts, "attempts_cut": entry.attempts_cut + max(0, surplus)})
-
-
-def clip(text: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8, whole characters, an ellipsis where something was cut."""
-    raw = text.encode()
-    if len(raw) <= limit:
-        return text
-    return raw[: limit - 3].decode(errors="ignore") + "…"

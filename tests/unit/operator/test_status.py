@@ -2,7 +2,6 @@
 
 from kompress_api.status import Condition, StageState
 from kompress_operator.reconcile import reconcile
-from kompress_operator.status import clip, cut
 from kompress_operator.times import epoch, rfc3339
 from unit.operator.builders import NOW, attempt, complete, crashed, entry, failed, job, observed, running, succeeded
 
@@ -21,21 +20,6 @@ def test_a_pass_that_finds_nothing_new_writes_nothing() -> None:
     again = observed(job("adapt"), status=dict(first.status))
     second = reconcile(again, NOW + 300)
     assert (second.actions, second.status) == ((), again.status)
-
-
-def test_the_first_and_the_newest_ten_attempts_stay() -> None:
-    many = [*(attempt(number, "ValueError") for number in range(1, 15)), attempt(15)]
-    found = cut(entry("adapt", "Running").model_copy(update={"attempts": many}))
-    assert [a.attempt for a in found.attempts] == [1, *range(6, 16)]
-    assert found.attempts_cut == 4
-    assert cut(found) == found
-
-
-def test_messages_are_cut_by_bytes_the_newest_least() -> None:
-    long = "ä" * 2000
-    found = cut(entry("adapt", "Running", attempt(1, "X", message=long[:1000]), attempt(2, "X", message=long[:1000])))
-    assert [len(a.message.encode()) for a in found.attempts] == [256 - 1, 1024 - 1]
-    assert clip("short", 1024) == "short"
 
 
 def test_the_summary_shows_the_last_stage_against_its_baseline() -> None:
