@@ -64,7 +64,8 @@ class Cluster:
         except ApiException as error:
             _refused(error)
         except HTTPError as error:
-            fail(f"the API server at {self.client.configuration.host} can't be reached: {error}", hint="kubectl cluster-info")
+            why = getattr(error, "reason", error)
+            fail(f"the API server at {self.client.configuration.host} can't be reached: {why}", hint="see `kubectl cluster-info`")
 
 
 def connect(namespace: str, context: str) -> Cluster:
