@@ -108,8 +108,10 @@ class Mlflow:
         ):
             os.environ.setdefault(name, value)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        import mlflow
         from mlflow import MlflowClient
 
+        mlflow.set_tracking_uri(tracking.uri)  # the registry looks for a LoggedModel there, whatever its client was told
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         self.client: Any = self.call(lambda: MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri))
 

@@ -12,13 +12,16 @@ from kompress_api.contract import StageFailure, StageInput, StageSuccess
 from kompress_api.errors import KompressError
 from kompress_jobs.report.publish import FILE, FOLDER, Publish
 from kompress_jobs.storage import artifacts
-from kompress_jobs.storage.store import PATIENCE, Store, open_store
+from kompress_jobs.storage.store import Store, open_store
 from kompress_jobs.termination import describe
 from kompress_jobs.tracking import model_registry, spool
 from kompress_jobs.tracking.mlflow import TAG_ATTEMPT, TAG_NOTE, TAG_STAGE, Metric, Mlflow
 from kompress_jobs.tracking.tracker import send
 
 log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 300.0
+"""How long MLflow may be out of reach; a report has 15 minutes, and can be started again."""
 
 
 class Publication:
@@ -54,7 +57,7 @@ class Publication:
 
     def _connect(self) -> None:
         try:
-            self._server = Mlflow(self._stage.tracking, self._stage.job, patience=PATIENCE, stopping=self._stopping)
+            self._server = Mlflow(self._stage.tracking, self._stage.job, patience=PATIENCE_SECONDS, stopping=self._stopping)
         except Exception as error:
             self._error = error
 

@@ -1,0 +1,242 @@
+"""The report of a job, from real manifests in a real store to a page that stands alone and a run that is closed once."""
+
+import json
+import re
+import threading
+from pathlib import Path
+
+import numpy
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from kompress_api.contract import StageInput
+from kompress_jobs.report import figures
+from kompress_jobs.stages import report
+from kompress_jobs.storage import artifacts
+from kompress_jobs.storage.store import Store, open_store
+from kompress_jobs.tracking import publication as publications
+from kompress_jobs.tracking import spool
+from kompress_jobs.tracking.events import Events
+from kompress_jobs.tracking.mlflow import Mlflow
+from kompress_jobs.tracking.publication import Publication
+
+STAGES = [
+    {"name": "adapt", "fineTune": {"epochs": 1}},
+    {"name": "slim", "prune": {"pruningRatio": 0.5}},
+    {"name": "ship", "export": {"formats": [{"type": "ONNX"}], "targets": [{"threads": 1, "batchSizes": [1, 32]}]}},
+]
+GOALS = [{"metric": "accuracy", "maxDegradation": 0.02}, {"metric": "latencyP50Ms", "minImprovement": 2.0}]
+
+
+def per_class(zero: float, one: float) -> dict[str, dict[str, float]]:
+    spread = 0.02
+    return {
+        label: {"recall": recall, "low": recall - spread, "high": recall + spread, "samples": 100}
+        for label, recall in (("zero", zero), ("one <b>", one))
+    }
+
+
+class Job:
+    """A job whose stages have committed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = {"uri": f"file://{folder}/output"}
+        self.tracking = {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "flowers", "registeredModel": "flowers"}
+        self.store: Store = open_store(StageInput.model_validate(self.told([])).output, "output")
+        self.outcomes: list[dict] = []
+
+    def commit(self, name: str, metrics: dict, details: dict, files: dict[str, bytes] | None = None) -> None:
+        folder = self.folder / f"made-{name}"
+        folder.mkdir()
+        for path, content in (files or {"bundle.json": b"{}"}).items():
+            (folder / path).write_bytes(content)
+        key = str(len(self.outcomes)) * 64
+        done = artifacts.commit(self.store, key, "u-1", 1, folder, metrics, details, [])
+        self.outcomes.append({"name": name, "state": "Succeeded", "artifact": done.uri, "attempts": 1})
+
+    def told(self, outcomes: list[dict], **fields) -> dict:
+        spec = {
+            "task": "image-classification",
+            "model": {"source": "timm://resnet18"},
+            "dataset": {"source": "builtin://digits"},
+            "output": self.output,
+            "tracking": self.tracking,
+            "stages": STAGES,
+            "goals": GOALS,
+        }
+        return {
+            "job": {"name": "flowers", "namespace": "ml", "uid": "u-1"},
+            "kind": "report",
+            "name": "report",
+            "attempt": 1,
+            "task": spec["task"],
+            "seed": 0,
+            "evaluation": {},
+            "model": spec["model"],
+            "dataset": spec["dataset"],
+            "output": self.output,
+            "tracking": self.tracking,
+            "spec": spec,
+            "stages": [{"name": "preflight", "state": "Succeeded"}, *outcomes],
+            **fields,
+        }
+
+    def input(self, **fields) -> StageInput:
+        return StageInput.model_validate(self.told(self.outcomes, **fields))
+
+
+def tiny_onnx() -> bytes:
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [4, 2], numpy.ones(8, dtype=numpy.float32))
+    nodes = [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["scores"])]
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 2, 2])]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 2])]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def job(tmp_path) -> Job:
+    made = Job(tmp_path)
+    interval = {"accuracy": [0.96, 0.98]}
+    made.commit(
+        "adapt",
+        {"accuracy": 0.97, "parameters": 1e6, "modelSizeBytes": 4e6, "source.accuracy": 0.1},
+        {"intervals": interval, "perClass": per_class(0.97, 0.97), "samples": 200},
+    )
+    made.commit("slim", {"accuracy": 0.96, "parameters": 3e5, "modelSizeBytes": 1.2e6}, {"intervals": {"accuracy": [0.95, 0.97]}})
+    described = {
+        "labels": ["zero", "one"],
+        "preprocessing": {"imageSize": 2, "channels": 1, "mean": [0.5], "std": [0.5]},
+        "files": [{"file": "model.onnx", "type": "ONNX", "input": [1, 1, 2, 2], "dynamicBatch": True}],
+    }
+    made.commit(
+        "ship",
+        {
+            "accuracy": 0.96,
+            "modelSizeBytes": 1.2e6,
+            "latencyP50Ms": 1.0,
+            "baseline.latencyP50Ms": 3.0,
+            "baseline.accuracy": 0.97,
+            "latencyP50Ms@ONNX/cpu1/32": 9.0,
+            "baseline.latencyP50Ms@ONNX/cpu1/32": 30.0,
+        },
+        {"intervals": {"accuracy": [0.95, 0.97]}, "perClass": per_class(0.99, 0.90), "samples": 200},
+        {"export.json": json.dumps(described).encode(), "model.onnx": tiny_onnx()},
+    )
+    return made
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """What MLflow can't do is seen at once."""
+    monkeypatch.setattr(publications, "PATIENCE_SECONDS", 2.0)
+
+
+def run(job: Job, scratch: Path, **fields):
+    scratch.mkdir(exist_ok=True)
+    return report.run(job.input(**fields), scratch, Events(scratch))
+
+
+def page_of(job: Job) -> str:
+    return job.store.read("jobs/u-1/report.html").decode()
+
+
+def test_goals_are_judged_with_the_baseline_lowered_alike_and_the_loss_of_each_stage(job, tmp_path):
+    told = run(job, tmp_path / "scratch")
+    accuracy, latency = told.goals
+    assert (accuracy.met, accuracy.value, accuracy.baseline) == (True, 0.96, 0.97)
+    assert accuracy.loss == pytest.approx({"slim": -0.01, "ship": 0.0})
+    assert (latency.met, latency.value, latency.baseline) == (True, 1.0, 3.0)
+    assert told.report == f"{job.store.uri}/jobs/u-1/report.html"
+    assert told.metrics["faster"] == 3.0
+    assert told.metrics["smaller"] == pytest.approx(4e6 / 1.2e6)
+
+
+def test_the_page_stands_alone_and_shows_what_got_worse(job, tmp_path):
+    run(job, tmp_path / "scratch")
+    page = page_of(job)
+    assert "All 2 goals met" in page
+    assert "Beyond doubt (95 % intervals apart): one &lt;b&gt;." in page, "a label is text, never markup"
+    assert "<svg" in page
+    assert not re.search(r"<script|src=|<link|@import|url\(", page), "nothing is fetched and nothing runs"
+    card = job.store.read("jobs/u-1/model-card.md").decode()
+    assert "pipeline_tag: image-classification" in card
+    assert "| accuracy | 0.9600 | 0.9700 |" in card
+
+
+def test_a_report_that_runs_twice_writes_the_same(job, tmp_path):
+    first = run(job, tmp_path / "scratch")
+    page = page_of(job)
+    assert run(job, tmp_path / "scratch", attempt=2) == first
+    assert page_of(job) == page
+
+
+def test_a_failed_job_gets_a_report_of_what_there_is(job, tmp_path):
+    job.outcomes[2] = {"name": "ship", "state": "Failed", "attempts": 3, "message": "ParityFailed: 0.7 of the answers differ"}
+    told = run(job, tmp_path / "scratch", failure="stage ship failed")
+    assert [goal.met for goal in told.goals] == [False, False]
+    page = page_of(job)
+    assert "Failed: stage ship failed" in page
+    assert "ParityFailed: 0.7 of the answers differ" in page
+    assert "after 3 attempts" in page
+
+
+def test_a_commit_that_is_gone_is_said_and_fails_no_report(job, tmp_path):
+    job.store.delete([f"artifacts/{'1' * 64}/manifest.json"])
+    run(job, tmp_path / "scratch")
+    assert "its commit is gone" in page_of(job)
+
+
+def test_the_interval_of_a_difference_is_newcombes():
+    """Newcombe, Statistics in Medicine 17 (1998), table II: 56/70 against 48/80, method 10: 0.0524 to 0.3339."""
+    from kompress_jobs.measure.classification import wilson
+
+    change, (low, high) = figures.difference(56 / 70, wilson(56, 70), 48 / 80, wilson(48, 80))
+    assert (round(change, 4), round(low, 4), round(high, 4)) == (0.2, 0.0524, 0.3339)
+
+
+def test_mlflow_gets_summary_report_and_one_registered_version_however_often_it_is_told(job, tmp_path):
+    server = Mlflow(job.input().tracking, job.input().job, patience=0)
+    parent = server.open_parent()
+    dangling = server.open_nested(parent, "slim", 1)
+    spool.leave(job.store, "u-1", "adapt", 1, [{"type": "metrics", "time": 1, "step": 4, "values": {"loss": 0.5}}])
+    for attempt in (1, 2):
+        scratch = tmp_path / f"scratch-{attempt}"
+        told = run(job, scratch, attempt=attempt)
+        publication = Publication(job.input(attempt=attempt), scratch, threading.Event())
+        publication.start()
+        message = publication.finish(told)
+        assert message.outcome == "Succeeded", message
+        assert message.parent_run_id == parent
+    found = server.client.get_run(parent)
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics["faster"] == 3.0
+    assert "| accuracy | 0.9600 | 0.9700 |" in found.data.tags["mlflow.note.content"]
+    assert {entry.path for entry in server.client.list_artifacts(parent)} == {"report.html", "model-card.md"}
+    assert server.client.get_run(dangling).info.status == "KILLED"
+    late = server.open_nested(parent, "adapt", 1)
+    assert [metric.step for metric in server.client.get_metric_history(late, "loss")] == [4]
+    versions = server.client.search_model_versions("name = 'flowers'")
+    assert [version.version for version in versions] == [1] or [version.version for version in versions] == ["1"]
+    assert server.client.get_model_version_by_alias("flowers", "kompress").tags["kompress.digest"].startswith("sha256:")
+
+    import mlflow
+
+    mlflow.set_tracking_uri(job.tracking["uri"])
+    model = mlflow.pyfunc.load_model("models:/flowers@kompress")
+    assert model.predict(numpy.ones((3, 1, 2, 2), dtype=numpy.float32))["scores"].shape == (3, 2)
+
+
+def test_a_job_that_missed_a_goal_is_closed_as_failed_and_not_registered(job, tmp_path):
+    scratch = tmp_path / "scratch"
+    told = run(job, scratch, failure="goal missed")
+    publication = Publication(job.input(), scratch, threading.Event())
+    publication.start()
+    message = publication.finish(told)
+    server = Mlflow(job.input().tracking, job.input().job, patience=0)
+    assert server.client.get_run(message.parent_run_id).info.status == "FAILED"
+    assert server.client.search_model_versions("name = 'flowers'") == []
