@@ -4,8 +4,10 @@ an upgrade upgrades the CRDs, and an uninstallation keeps the users' jobs.
 The control plane is this module's own: elsewhere the CRDs may be installed already, and Helm leaves alone what is not its own.
 """
 
+import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from cluster.operating import Job, operating
 from testcluster import processes
 from testcluster.cluster import Connection, running
 from testcluster.processes import ClusterError
@@ -79,8 +82,18 @@ class Helm:
     def upgrade(self, *options: str, chart: Path = CHART) -> None:
         self.connection.helm("upgrade", "--install", "kompress", str(chart), f"--namespace={HOME}", *options)
 
-    def create_job(self) -> None:
+    def wait_for_crds(self) -> None:
         self.connection.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in CRDS))
+
+    def as_operator(self, folder: Path) -> Connection:
+        """The cluster as its operator's ServiceAccount sees it."""
+        config = json.loads(self.connection.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": self.connection.kubectl("create", "token", "kompress", f"--namespace={HOME}").strip()}
+        (folder / "kubeconfig").write_text(json.dumps(config))
+        return Connection(folder / "kubeconfig", None, None)
+
+    def create_job(self) -> None:
+        self.wait_for_crds()
         self.connection.kubectl("create", "--filename=-", stdin=JOB)
 
     def get(self, *what: str) -> str:
@@ -110,6 +123,21 @@ def test_supported_combination_installs_with_the_rights_that_it_needs_and_no_mor
         assert rights(helm, namespace) == expected
     if scope and not cluster_role:
         assert "kompress" not in helm.get("clusterroles,clusterrolebindings")
+
+
+@pytest.mark.parametrize(("scope", "cluster_role"), [("", True), ("team-a", True), ("team-a", False)])
+def test_operator_runs_a_job_with_these_rights(helm: Helm, scope: str, cluster_role: bool, tmp_path: Path) -> None:
+    helm.upgrade(f"--set-json=watchNamespaces={json.dumps(scope.split())}", f"--set=rbac.clusterRole={str(cluster_role).lower()}")
+    helm.wait_for_crds()
+    with operating(helm.as_operator(tmp_path), HOME, tmp_path, watch_namespaces=scope) as operator:
+        job = Job(helm.connection, "team-a", f"job{uuid.uuid4().hex[:6]}")
+        job.create()
+        job.fail("preflight", 1, 69)
+        job.succeed("preflight", 2)
+        job.fail("adapt", 1, 78)
+        job.succeed("report")
+        job.kubectl("wait", "--for=condition=Failed", f"compressionjob/{job.name}", "--timeout=60s")
+        assert "forbidden" not in operator.log.read_text()
 
 
 def test_all_namespaces_without_a_cluster_role_is_refused(helm: Helm) -> None:
