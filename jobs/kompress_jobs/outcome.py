@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from kompress_api.contract import StageFailure, StageSuccess
 from kompress_api.errors import ExitCode
-from kompress_api.goals import BASELINE_PREFIX, Goal
+from kompress_api.goals import BASELINE_PREFIX, SOURCE_PREFIX, Goal
 from kompress_api.reasons import Reason
 from kompress_api.stages.stage import Stage
 from kompress_api.status import MAX_FIGURES
@@ -99,8 +99,9 @@ def figures_of_goals(goals: list[Goal], stage: Stage | None) -> tuple[str, ...]:
 
 def told(figures: Mapping[str, float], keep: tuple[str, ...]) -> dict[str, float]:
     """The figures for the termination message: those that goals read, with the baseline's, and the plain ones; the manifest has all."""
-    named = {name for name in figures if name.rpartition(BASELINE_PREFIX)[2] in keep}
-    plain = sorted((name for name in figures if "@" not in name), key=lambda name: ("." in name, name))
+    prefixes = ("", BASELINE_PREFIX, SOURCE_PREFIX)
+    named = {name for name in figures if name.removeprefix(BASELINE_PREFIX) in keep}
+    plain = [name for prefix in prefixes for name in sorted(figures) if "@" not in name and name.rpartition(".")[0] == prefix.rstrip(".")]
     chosen = [*sorted(named), *(name for name in plain if name not in named)][:MAX_FIGURES]
     return {name: figures[name] for name in chosen}
 

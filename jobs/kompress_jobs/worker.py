@@ -37,10 +37,8 @@ def main(scratch: Path) -> int:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s rank {rank} %(name)s: %(message)s", stream=sys.stderr)
     faulthandler.enable()
     die_with_parent()
-    stop = StopSignal()
-    stop.listen()
     try:
-        work(scratch, rank, stop)
+        work(scratch, rank)
         return 0
     except BaseException as error:
         failure = termination.describe(error, rank=rank, checkpoint_step=getattr(error, "checkpoint_step", None))
@@ -49,24 +47,26 @@ def main(scratch: Path) -> int:
         return failure.exit_code
 
 
-def work(scratch: Path, rank: int, stop: StopSignal) -> None:
+def work(scratch: Path, rank: int) -> None:
     """Run the stage, or find it done."""
     stage = StageInput.model_validate_json(os.environ[ENV_STAGE])
     module = registry.load("stages", stage.kind, field=f"spec.stages ({stage.name})")
     if stage.kind in (PREFLIGHT, REPORT):
         result = module.run(stage, scratch, Events(scratch, rank=rank))
     else:
-        result = run_in_gang(stage, module, scratch, rank, stop)
+        result = run_in_gang(stage, module, scratch, rank)
     if rank == 0:
         termination.write_atomically(scratch / termination.RESULT, result.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
-def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int, stop: StopSignal) -> StageSuccess:
+def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int) -> StageSuccess:
     """A user's stage, with its process group, key and checkpoints."""
     from kompress_jobs import execute, plan
     from kompress_jobs.storage.checkpoints import CheckpointStore
     from kompress_jobs.storage.store import open_store
 
+    stop = StopSignal()
+    stop.listen()  # preflight and report have nothing to save: SIGTERM ends them at once
     world_size, local_rank = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     device = prepare_torch(stage.seed, local_rank)
     store = open_store(stage.output, "output")
