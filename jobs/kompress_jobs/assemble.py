@@ -23,8 +23,10 @@ from kompress_jobs.training.order import mix
 Head = Literal["Auto", "Keep", "Replace"]
 
 
-def load_source(source: ModelSource, data: Data, task: str, seed: int, scratch: Path, *, field: str, head: Head = "Auto") -> Loaded:
-    """The model of a source, on the CPU; the same seed gives the same fresh weights on every rank.
+def load_source(
+    source: ModelSource, data: Data, task: str, seed: int, scratch: Path, *, field: str, head: Head = "Auto", role: str = "model"
+) -> Loaded:
+    """The model of a source, on the CPU; the same seed gives the same fresh weights on every rank. `role` names its credentials.
 
     Raises UnknownModel, UnknownMethod, InvalidManifest, FactoryNotAllowed, UnsafeFile, ArtifactMissing, ArtifactCorrupt,
     LabelMismatch (`head: Keep`), MethodRefused (the model can't take the images).
@@ -36,7 +38,7 @@ def load_source(source: ModelSource, data: Data, task: str, seed: int, scratch: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(seed, 3))
         if scheme in PLACES:
-            found = bundle.read(registry.load("models", scheme, field=f"{field}.source").fetch(source, scratch))
+            found = bundle.read(registry.load("models", scheme, field=f"{field}.source").fetch(source, scratch, role, field=field))
             return with_labels(found, data, head, field=field)
         return from_library(source, scheme, name, data, task, field=field)
 

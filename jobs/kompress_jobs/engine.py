@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kompress_api.errors import AccuracyCollapsed, MethodRefused
+from kompress_api.errors import AccuracyCollapsed, Interrupted, MethodRefused
 from kompress_api.goals import SOURCE_PREFIX
 from kompress_api.training import Training
 from kompress_jobs import assemble, bundle, data, registry, reload
@@ -50,6 +50,10 @@ class Bench:
         self.data: Data = data.load(self.input.dataset, context.scratch)
         self.gang = Gang(context.rank, context.world_size, context.device)
         self.checkpoints = Checkpoints(context, self.gang)
+        if self.input.stage is not None:
+            context.events.params(
+                flat(self.input.stage.dump(), leave=("runtime",)) | {"seed": self.input.seed, "processes": context.world_size}
+            )
         for split, paths in self.data.unreadable.items():
             if paths:
                 context.events.warning(f"{len(paths)} unreadable files of split {split} were skipped, the first is {paths[0]}")
@@ -78,8 +82,14 @@ class Bench:
         described = found.description
         return evaluate(found.model, split, self.task, described.preprocessing, described.labels, self.gang, intervals=intervals)
 
+    def stop_point(self) -> None:
+        """Collective: raise Interrupted when any rank was asked to stop. A place where there is nothing to checkpoint."""
+        if self.gang.gather(torch.tensor([self.context.stop.requested])).any():
+            raise Interrupted("stopped from outside between two trainings", hint="start the job again: finished work is reused")
+
     def measure(self, found: Loaded) -> Measured:
-        """Collective: figures on the test split, size, and eager latency (rank 0, batch 1, one thread)."""
+        """Collective: figures on the test split, size, and eager latency (rank 0, batch 1, one thread). A stop point."""
+        self.stop_point()
         scored = self.score(found, self.data.test, intervals=True)
         sample = bundle.sample(found.description, 1).to(self.context.device)
         values = scored.values | size.sizes(found.model, sample)
@@ -155,3 +165,13 @@ class Bench:
 def redescribed(found: Loaded, **update: Any) -> Loaded:
     """The same model with a changed description."""
     return dataclasses.replace(found, description=found.description.model_copy(update=update))
+
+
+def flat(tree: dict[str, Any], prefix: str = "", leave: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Nested settings by dotted names, as MLflow keeps them."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if name in leave:
+            continue
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

@@ -13,15 +13,18 @@ from kompress_jobs.bundle import PICKLES
 from kompress_jobs.storage import artifacts, files
 
 
-def fetch(source: ModelSource, scratch: Path) -> Path:
-    """The folder of the bundle's files. Raises UnsafeFile, ArtifactMissing (no commit), ArtifactCorrupt, and what storage raises."""
+def fetch(source: ModelSource, scratch: Path, role: str, *, field: str) -> Path:
+    """The folder of the bundle's files; `role` names its credentials (model, student).
+
+    Raises UnsafeFile, ArtifactMissing (no commit), ArtifactCorrupt, and what storage raises.
+    """
     if source.source.lower().endswith(PICKLES):
         raise UnsafeFile(
             f"{source.source} is a pickle: reading it would execute whatever code it holds",
             hint="save the weights with safetensors, or make a bundle with a kompress stage",
-            field="spec.model.source",
+            field=f"{field}.source",
         )
-    commit = artifacts.locate(source, "model")
+    commit = artifacts.locate(source, role)
     folder = scratch / "inputs" / hashlib.sha256(f"{commit.uri} {commit.digest}".encode()).hexdigest()[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)
     done = folder.with_suffix(".done")

@@ -75,7 +75,7 @@ def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first:
             "several labels a sample are not built in this version", hint="leave multiLabel out", field=f"{field}.multiLabel"
         )
     scheme = dataset.source.partition("://")[0]
-    name, where = (dataset.format.value, "format") if dataset.format is not None else (scheme, "source")
+    name, where = (dataset.format, "format") if dataset.format is not None else (scheme, "source")
     found: Data = registry.load("data", name, field=f"{field}.{where}").load(dataset, scratch, field=field, first=first)
     if len(found.labels) < 2:
         raise DataUnreadable(

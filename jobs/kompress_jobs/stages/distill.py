@@ -53,7 +53,14 @@ def take_student(bench: Bench, spec: Distill) -> Loaded:
     if spec.student is None:
         return bench.take("model", "Keep")
     found = assemble.load_source(
-        spec.student, bench.data, bench.input.task, bench.input.seed, bench.context.scratch, field=bench.field("student"), head="Keep"
+        spec.student,
+        bench.data,
+        bench.input.task,
+        bench.input.seed,
+        bench.context.scratch,
+        field=bench.field("student"),
+        head="Keep",
+        role="student",
     )
     found.model.to(bench.context.device)
     return found

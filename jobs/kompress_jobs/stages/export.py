@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from kompress_api.errors import MethodRefused
+from kompress_api.errors import Interrupted, MethodRefused
 from kompress_api.goals import BASELINE_PREFIX, SOURCE_PREFIX, figure_name
 from kompress_api.stages.export import Device, Export, Format
 from kompress_api.stages.stage import Stage
@@ -51,9 +51,20 @@ def run(context: StageContext) -> StageOutput:
     exporters = {form.type: registry.load("exporters", form.type, field=bench.field("formats")) for form in spec.formats}
     models = {role: bench.take(role, "Keep") for role in ("model", "baseline")}
     measured = {role: bench.measure(found) for role, found in models.items()}
-    output = export(bench, spec, exporters, models, measured) if bench.gang.rank == 0 else StageOutput()
-    bench.gang.barrier()
+    output, stopped = StageOutput(), False
+    if bench.gang.rank == 0:
+        try:
+            output = export(bench, spec, exporters, models, measured)
+        except Interrupted:
+            stopped = True
+    if bench.gang.broadcast(stopped):
+        raise stopped_from_outside()
     return output
+
+
+def stopped_from_outside() -> Interrupted:
+    """Nothing is kept of an export that did not end."""
+    return Interrupted("stopped from outside before the export was done", hint="start the job again: it exports anew")
 
 
 def export(
@@ -65,6 +76,8 @@ def export(
     pairs: list[dict[str, Lowered]] = []
     details: dict[str, Any] = {"parity": {}, "speedups": [], "intervals": {}, "pytorch": measured["model"].details}
     for index, form in enumerate(spec.formats):
+        if bench.context.stop.requested:
+            raise stopped_from_outside()
         bench.context.events.progress(index, len(spec.formats), f"lowering to {form.type}")
         exporter, stem = exporters[form.type], "model" if index == 0 else f"model{index}"
         lowered = {}
@@ -183,6 +196,8 @@ def time(
     for target in spec.targets:
         engines = {role: exporter.open_engine(entry.path, target.threads) for role, entry in lowered.items()}
         for batch_size in target.batch_sizes:
+            if bench.context.stop.requested:
+                raise stopped_from_outside()
             inputs = {role: real_inputs(bench, found, batch_size) for role, found in models.items()}
             runs = {role: _bind(engine, inputs[role]) for role, engine in engines.items()}
             taken = latency.interleaved(runs, warmup=spec.benchmark.warmup, iterations=spec.benchmark.iterations)

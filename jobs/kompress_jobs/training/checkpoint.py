@@ -9,6 +9,7 @@ What is read back are plain tensors by name, so another number of processes can 
 import json
 import shutil
 import time
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kompress_jobs.training.loop import Plan
 
 MEMORY = "memory.json"
+warnings.filterwarnings("ignore", "torch.distributed is disabled")  # torch says it of every checkpoint of a single process
 ROUNDS = 5
 """Checkpoints that are tried before the stage starts anew."""
 
@@ -107,7 +109,6 @@ class Checkpoints:
         if self.pending is not None and not agreed.uploading and (could_commit or single):
             self._commit()
         if agreed.stop:
-            self.gang.settle()
             self.save(state, plan)
             self.finish()
             step = plan.first_step + state.step
@@ -126,6 +127,7 @@ class Checkpoints:
 
     def save(self, state: State, plan: "Plan") -> None:
         """Collective: copy the state (host sync) and begin to write it."""
+        self.gang.settle()
         if self.pending is not None:
             self.finish()
         self.gang.average_buffers(state.model)
@@ -158,13 +160,17 @@ class Checkpoints:
         step, upload = self.pending
         self.pending = None
         upload.result()
+        if self.context.local_rank == 0:
+            shutil.rmtree(self.folder / f"step-{step}", ignore_errors=True)
         if self.committing is not None:
             self.committing.result()
         if self.gang.rank == 0:
             self.committing = self.pool.submit(self.store.commit, step)
 
     def finish(self) -> None:
-        """Collective: wait until what is pending is committed."""
+        """Collective: wait until what is pending is committed, and forget the vote that is under way."""
+        self.gang.settle()
+        self.voted = False
         if self.pending is not None:
             self.pending[1].result()
             self.gang.barrier()

@@ -6,6 +6,7 @@ Each method that is a collective says so: all ranks must call it. With one proce
 import inspect
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 # torch 2.15 has renamed the argument
 _NAME = "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters else "broadcast_buffers"
 _NO_BUFFERS: dict[str, Any] = {_NAME: False}
+
+PATIENCE = timedelta(days=1)
+"""How long ranks wait for rank 0, which exports and measures alone; one that dies is noticed at once, by its closed connection."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Gang:
 
     def __init__(self, rank: int, world_size: int, device: torch.device) -> None:
         self.rank, self.world_size, self.device = rank, world_size, device
-        self.control = dist.new_group(backend="gloo") if world_size > 1 else None
-        self.saving = dist.new_group(backend="gloo") if world_size > 1 else None
+        self.control = dist.new_group(backend="gloo", timeout=PATIENCE) if world_size > 1 else None
+        self.saving = dist.new_group(backend="gloo", timeout=PATIENCE) if world_size > 1 else None
         self._ballot: tuple[torch.Tensor, Any] | None = None
 
     def wrap(self, model: nn.Module) -> nn.Module:

@@ -92,7 +92,7 @@ def train(plan: Plan, state: State, context: StageContext, gang: Gang, checkpoin
         if ends_epoch and validate(plan, state, gang, reporter):  # host sync, collective
             break
         checkpoints.boundary(state, plan, settings.checkpoint, stop=context.stop.requested)  # no sync, unless one is due
-    gang.settle()
+    checkpoints.finish()  # collective
     gang.average_buffers(state.model)  # collective
     state.finish()
 

@@ -1,0 +1,59 @@
+"""Stages run for real on the digits at 8 by 8, with models of a few thousand weights."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kompress_api.places import Dataset
+from kompress_jobs import data, registry
+from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.data import Data
+
+PACKAGES = str(Path(__file__).parent / "packages")
+if PACKAGES not in sys.path:
+    sys.path.append(PACKAGES)  # where `tiny_models`, a user's own package, would lie in an image
+
+from stage_contexts import DIGITS, build_context  # noqa: E402
+
+MakeContext = Callable[..., StageContext]
+RunStage = Callable[..., StageOutput]
+
+
+@pytest.fixture(autouse=True)
+def users_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image holds the package `tiny_models` and allows it; a pod shares its cores."""
+    monkeypatch.setenv("KOMPRESS_FACTORIES", "tiny_models")
+    monkeypatch.setenv("PYTHONPATH", PACKAGES)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return data.load(Dataset.model_validate(DIGITS), tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture
+def make_context(tmp_path: Path) -> MakeContext:
+    """See `stage_contexts.build_context`."""
+
+    def make(stage: dict[str, Any], **fields: Any) -> StageContext:
+        return build_context(tmp_path, stage, **fields)
+
+    return make
+
+
+@pytest.fixture
+def run_stage(make_context: MakeContext) -> RunStage:
+    """Run a stage in this process and return what it made."""
+
+    def run(stage: dict[str, Any], **fields: Any) -> StageOutput:
+        context = make_context(stage, **fields)
+        output: StageOutput = registry.load("stages", context.input.kind, field="kind").run(context)
+        return output
+
+    return run

@@ -1,0 +1,112 @@
+"""The loop: the losses it should have, what it keeps, and when it stops."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kompress_api.errors import LossNotFinite, MethodRefused
+from kompress_api.stages.fine_tune import FineTune
+from kompress_jobs.context import StageContext
+from kompress_jobs.engine import Bench
+from kompress_jobs.training import loop
+from kompress_jobs.training.state import State, build_state
+
+MakeContext = Callable[..., StageContext]
+GOLDEN = Path(__file__).parent / "golden_losses.txt"
+
+
+def metrics(context: StageContext, name: str) -> list[float]:
+    """What was told of one metric, in order."""
+    lines = (context.scratch / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    return [event["values"][name] for event in events if event["type"] == "metrics" and name in event["values"]]
+
+
+def train(context: StageContext) -> tuple[Bench, State]:
+    """Train the stage's model with what the stage says; no figures, no bundle."""
+    assert context.input.stage is not None
+    spec = context.input.stage.spec
+    assert isinstance(spec, FineTune)
+    bench = Bench(context)
+    found = bench.take("model")
+    state = build_state(found.model, spec)
+    bench.train(bench.plan(found, spec, spec.epochs), state)
+    return bench, state
+
+
+def test_the_losses_are_those_written_down(make_context: MakeContext) -> None:
+    """A change said to be neutral keeps them; any other brings a convergence table and new ones."""
+    context = make_context({"fineTune": {"epochs": 3, "learningRate": 3e-3}})
+    train(context)
+    told = metrics(context, "train/loss") + metrics(context, "validation/loss")
+    expected = [float(line) for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
+    assert told == pytest.approx(expected, rel=2e-3)
+
+
+def test_accumulated_micro_batches_are_the_whole_batch(make_context: MakeContext) -> None:
+    source = {"source": "python://tiny_models:normless"}
+    one = train(make_context({"fineTune": {"epochs": 1, "batchSize": 60}}, model=source, scratch="one"))[1]
+    three = train(
+        make_context({"fineTune": {"epochs": 1, "batchSize": 60, "gradientAccumulationSteps": 3}}, model=source, scratch="three")
+    )[1]
+    for own, other in zip(one.model.parameters(), three.model.parameters(), strict=True):
+        torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "BF16"},
+        {"optimizer": "SGD", "schedule": "Linear", "gradientClipNorm": 1.0, "learningRate": 0.1},
+        {"optimizer": "Adam", "schedule": "Constant", "labelSmoothing": 0.1, "classWeights": "Balanced"},
+        {"augmentation": "Standard"},
+        {"augmentation": "None", "ema": {"decay": 0.9}},
+    ],
+)
+def test_every_setting_learns(settings: dict[str, Any], make_context: MakeContext) -> None:
+    context = make_context({"fineTune": {"epochs": 4, "learningRate": 1e-2, "batchSize": 32} | settings})
+    train(context)
+    assert metrics(context, "validation/accuracy")[-1] > 0.5
+
+
+def test_early_stopping_keeps_the_best_weights(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = make_context({"fineTune": {"epochs": 9, "earlyStopping": {"patience": 2}}})
+    told = iter([0.5, 0.7, 0.6, 0.7])
+    seen: list[torch.Tensor] = []
+
+    def validate(self: Bench, found: Any, split: Any, *, intervals: bool) -> Any:
+        seen.append(found.model.classifier.weight.detach().clone())
+        return type("Scored", (), {"values": {"accuracy": next(told)}})
+
+    monkeypatch.setattr(Bench, "score", validate)
+    state = train(context)[1]
+    assert len(seen) == 4
+    assert state.best_value == 0.7
+    assert torch.equal(state.model.classifier.weight, seen[1])  # type: ignore[union-attr, arg-type]
+
+
+def test_a_loss_that_is_not_finite_ends_the_stage_with_the_step(make_context: MakeContext) -> None:
+    with pytest.raises(LossNotFinite, match="step") as caught:
+        train(make_context({"fineTune": {"epochs": 2, "learningRate": 100, "optimizer": "SGD", "weightDecay": 10, "warmupFraction": 0}}))
+    assert "learningRate" in caught.value.hint
+    assert caught.value.exit_code == 78
+
+
+def test_what_is_frozen_rests_with_its_running_statistics() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.5)), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    loop.set_training(model)
+    assert not model[0][1].training
+    assert not model[0][2].training
+    assert model[1].training
+
+
+def test_a_batch_that_can_not_be_shared_is_refused(make_context: MakeContext) -> None:
+    with pytest.raises(MethodRefused, match="can't be shared") as caught:
+        train(make_context({"fineTune": {"epochs": 1, "batchSize": 2, "gradientAccumulationSteps": 4}}))
+    assert caught.value.field.endswith("fineTune.batchSize")

@@ -1,0 +1,47 @@
+"""A value of the API without its module is refused by name; a module without its value would never be found."""
+
+import enum
+
+import pytest
+
+from kompress_api.errors import UnknownMethod
+from kompress_api.places import DATA_SCHEMES, MODEL_SCHEMES, DataFormat
+from kompress_api.stages.distill import DistillLoss
+from kompress_api.stages.export import FormatType
+from kompress_api.stages.fine_tune import Strategy
+from kompress_api.stages.prune import Granularity, Importance
+from kompress_api.stages.stage import KINDS
+from kompress_jobs import registry
+
+VALUES: dict[str, list[str]] = {
+    "strategies": list(Strategy),
+    "losses": list(DistillLoss),
+    "granularities": list(Granularity),
+    "importances": list(Importance),
+    "exporters": list(FormatType),
+    "models": list(MODEL_SCHEMES),
+    "data": [*DATA_SCHEMES, *DataFormat],
+    "stages": [*KINDS, "preflight", "report"],
+    "tasks": ["image-classification", "text-classification", "audio-classification", "speech-recognition"],
+}
+
+
+@pytest.mark.parametrize("folder", VALUES)
+def test_every_module_of_a_folder_is_a_value_of_the_api_and_can_be_imported(folder: str) -> None:
+    names = {registry.module_name(value): value for value in VALUES[folder]}
+    assert registry.known(folder), folder
+    for name in registry.known(folder):
+        assert name in names, f"{folder}/{name}.py is no value of the API"
+        registry.load(folder, names[name], field="field")
+
+
+@pytest.mark.parametrize(("folder", "value"), [(folder, value) for folder, values in VALUES.items() for value in values])
+def test_a_value_without_a_module_is_refused_with_field_and_known_ones(folder: str, value: str) -> None:
+    if registry.module_name(value) in registry.known(folder):
+        return
+    with pytest.raises(UnknownMethod) as caught:
+        registry.load(folder, value, field="spec.stages[0].x")
+    assert caught.value.field == "spec.stages[0].x"
+    shown = [v.value if isinstance(v, enum.Enum) else registry.module_name(v) for v in VALUES[folder]]
+    assert any(name in caught.value.message for name in shown)
+    assert caught.value.hint

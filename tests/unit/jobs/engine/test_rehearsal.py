@@ -1,0 +1,86 @@
+"""The rehearsal finds in seconds what would fail after hours, and how large each stage's model will be."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stage_contexts import build_context
+
+from kompress_api.errors import KompressError, LabelMismatch, MethodRefused, UnknownMethod, UnknownModel
+from kompress_api.job import CompressionJobSpec
+from kompress_jobs import bundle, engine
+from kompress_jobs.data import Data
+from kompress_jobs.rehearsal import Forecast, rehearse
+
+ADAPT = {"name": "adapt", "fineTune": {"epochs": 1}}
+STUDENT = {"source": "python://tiny_models:convolutional", "arguments": {"width": 8}}
+LEARN = {"name": "learn", "distill": {"teachers": [{"from": "adapt"}], "student": STUDENT, "epochs": 1}}
+SLIM = {"name": "slim", "prune": {"pruningRatio": 0.5, "roundTo": 1, "scope": "Local", "recovery": {"epochs": 1}}}
+SHIP = {"name": "ship", "export": {"formats": [{"type": "ONNX"}]}}
+
+
+def run(digits: Data, folder: Path, stages: list[dict[str, Any]], **fields: Any) -> dict[str, Forecast]:
+    content = {
+        "task": "image-classification",
+        "model": {"source": "python://tiny_models:convolutional"},
+        "dataset": {"source": "builtin://digits"},
+        "stages": stages,
+    }
+    return rehearse(CompressionJobSpec.model_validate(content | fields), digits, folder)
+
+
+def test_sizes_are_forecast_exactly_where_the_method_fixes_them(digits: Data, tmp_path: Path) -> None:
+    found = run(digits, tmp_path, [ADAPT, LEARN, SLIM, SHIP])
+    wide, narrow = 16 * 9 + 32 + 16 * 32 * 9 + 64 + 330, 8 * 9 + 16 + 8 * 16 * 9 + 32 + 170
+    assert found["source"].parameters == found["adapt"].parameters == wide
+    assert found["learn"].parameters == narrow
+    assert found["slim"].parameters == 4 * 9 + 8 + 4 * 8 * 9 + 16 + 90 == found["ship"].parameters
+    assert found["source"].macs == 64 * 16 * 9 + 16 * 16 * 32 * 9 + 320
+    assert all(entry.exact for entry in found.values())
+    unsure = {**SLIM, "prune": SLIM["prune"] | {"scope": "Global"}}  # type: ignore[operator]
+    assert not run(digits, tmp_path, [ADAPT, unsure])["slim"].exact
+
+
+@pytest.mark.parametrize(
+    ("stages", "error", "field"),
+    [
+        ([{"name": "a", "fineTune": {"epochs": 1, "strategy": "LoRA"}}], UnknownMethod, "spec.stages[0].fineTune.strategy"),
+        ([ADAPT, {"name": "b", "fineTune": {"epochs": 1, "mixup": 0.2}}], MethodRefused, "spec.stages[1].fineTune.mixup"),
+        (
+            [{"name": "a", "fineTune": {"epochs": 1, "frozenModules": ["*"]}}],
+            MethodRefused,
+            "spec.stages[0].fineTune.frozenModules",
+        ),
+        (
+            [ADAPT, {**LEARN, "distill": LEARN["distill"] | {"student": {"source": "timm://resnet10x"}}}],  # type: ignore[operator]
+            UnknownModel,
+            "spec.stages[1].distill.student.source",
+        ),
+        ([ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "importance": "LAMP"}}], UnknownMethod, "spec.stages[1].prune.importance"),
+        ([ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "roundTo": 64}}], MethodRefused, "spec.stages[1].prune.pruningRatio"),
+        ([ADAPT, {"name": "b", "export": {"formats": [{"type": "OpenVINO"}]}}], UnknownMethod, "spec.stages[1].export.formats[0].type"),
+        ([ADAPT, {"name": "b", "quantize": {"mode": "Dynamic"}}], UnknownMethod, "spec.stages[1].quantize"),
+    ],
+)
+def test_what_can_not_work_is_refused_by_its_field(
+    stages: list[dict[str, Any]], error: type[KompressError], field: str, digits: Data, tmp_path: Path
+) -> None:
+    with pytest.raises(error) as caught:
+        run(digits, tmp_path, stages)
+    assert caught.value.field == field
+    assert caught.value.hint
+
+
+def test_a_student_bundle_with_other_labels_is_refused(digits: Data, tmp_path: Path) -> None:
+    found = engine.Bench(build_context(tmp_path, {"fineTune": {"epochs": 1}})).take("model")
+    other = bundle.Loaded(found.model, found.description.model_copy(update={"labels": list("abcdefghij")}))
+    from kompress_jobs.stages import distill
+
+    with pytest.raises(LabelMismatch, match="teacher"):
+        distill.require_one_label_map(found, other, field="spec.stages[1].distill")
+
+
+def test_evaluation_that_is_not_built_is_refused(digits: Data, tmp_path: Path) -> None:
+    with pytest.raises(MethodRefused) as caught:
+        run(digits, tmp_path, [ADAPT], evaluation={"seeds": 3})
+    assert caught.value.field == "spec.evaluation.seeds"

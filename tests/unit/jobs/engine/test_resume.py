@@ -1,0 +1,106 @@
+"""A training that was stopped goes on as if it had not been, on as many processes as there are now."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recorded_training import STOP_AFTER, record
+
+from kompress_api.errors import Interrupted
+from kompress_jobs.context import StageContext
+from kompress_jobs.granularities import channel
+from kompress_jobs.stages import prune
+from kompress_jobs.storage.checkpoints import CheckpointStore
+
+MakeContext = Callable[..., StageContext]
+
+
+def test_one_process_goes_on_with_the_same_losses(tmp_path: Path) -> None:
+    whole = record(tmp_path, scratch="whole")
+    stopped = record(tmp_path, scratch="stopped", stop_rank=0)
+    resumed = record(tmp_path, scratch="resumed", resume=True, attempt=2)
+    assert f"step {STOP_AFTER}" in stopped["interrupted"]
+    assert list(resumed["losses"]) == [str(step) for step in range(STOP_AFTER, len(whole["losses"]))]
+    assert stopped["losses"] | resumed["losses"] == whole["losses"]
+    assert resumed["figures"] == whole["figures"], "the average of the weights is resumed too"
+
+
+def test_two_processes_agree_to_stop_and_two_or_one_go_on(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "recorded_training", str(tmp_path)]
+    ranks = [subprocess.Popen(command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    try:
+        assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    told: dict[str, Any] = json.loads((tmp_path / "told.json").read_text())
+    whole, stopped, resumed = (told[name] for name in ("whole", "stopped", "resumed"))
+    assert stopped["interrupted"], "one rank was asked, both stopped"
+    assert 0 < min(map(int, resumed["losses"])) <= STOP_AFTER + 2
+    assert stopped["losses"] | resumed["losses"] == pytest.approx(whole["losses"], rel=1e-6)
+    alone = record(tmp_path, scratch="alone", resume=True, attempt=3)
+    assert alone["losses"] == pytest.approx(resumed["losses"], rel=1e-4)
+    assert alone["figures"]["accuracy"] == pytest.approx(whole["figures"]["accuracy"], abs=0.01)
+
+
+def test_checkpoints_are_committed_beside_the_loop_and_two_are_kept(make_context: MakeContext) -> None:
+    from kompress_jobs.stages import fine_tune
+
+    context = make_context({"fineTune": {"epochs": 2, "batchSize": 64, "checkpoint": {"everySteps": 5}}})
+    fine_tune.run(context)
+    newest = context.checkpoints.newest()
+    assert newest is not None
+    assert newest.step >= 20
+    committed = [entry.key for entry in context.checkpoints.store.list("checkpoints/") if entry.key.endswith("manifest.json")]
+    assert len(committed) == 2
+
+
+def test_a_checkpoint_that_vanishes_gives_way_to_the_one_before(make_context: MakeContext) -> None:
+    from kompress_jobs.stages import fine_tune
+
+    context = make_context({"fineTune": {"epochs": 2, "batchSize": 64, "checkpoint": {"everySteps": 5}}})
+    fine_tune.run(context)
+    store = context.checkpoints.store
+    newest = context.checkpoints.newest()
+    assert newest is not None
+    store.delete([entry.key for entry in store.list("checkpoints/") if f"step-{newest.step}/" in entry.key and "distcp" in entry.key])
+    again = make_context({"fineTune": {"epochs": 2, "batchSize": 64}}, scratch="again", attempt=2)
+    fine_tune.run(again)
+    told = (again.scratch / "events.jsonl").read_text()
+    assert "resumed from the checkpoint at step" in told
+    assert f"resumed from the checkpoint at step {newest.step}" not in told
+
+
+def test_pruning_goes_on_in_the_middle_of_its_second_step(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    recovery = {"epochs": 2, "batchSize": 256, "learningRate": 1e-2}
+    stage = {"prune": {"pruningRatio": 0.5, "iterativeSteps": 2, "roundTo": 4, "recovery": recovery}}
+    whole = prune.run(make_context(stage, scratch="whole"))
+    context = make_context(stage, scratch="stopped")
+    step = channel.Pruner.step
+    steps: list[int] = []
+
+    def stopping(self: channel.Pruner) -> None:
+        step(self)
+        steps.append(1)
+        if len(steps) == 2:
+            context.stop.request()
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(channel.Pruner, "step", stopping)
+        prune.run(context)
+    assert isinstance(context.checkpoints, CheckpointStore)
+    resumed = prune.run(make_context(stage, scratch="resumed", attempt=2))
+    assert resumed.details["channels"] == whole.details["channels"]
+    assert resumed.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-5)
+    assert torch.isfinite(torch.tensor(resumed.metrics["loss"]))
