@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from kompress_api.names import GROUP, PLURAL, VERSION
+from kompress_api.status import CompressionJobStatus
 from kompress_operator.act import act, write_status
 from kompress_operator.api import Api, ApiProblem, Conflict, NotFound, Unreachable
 from kompress_operator.health import WatchHealth
@@ -88,9 +89,8 @@ class Controller:
         self.metrics.know(key, decision.status)
         return decision.requeue_after
 
-    async def _write(self, key: Key, snapshot: Snapshot, status: object) -> None:
+    async def _write(self, key: Key, snapshot: Snapshot, status: CompressionJobStatus) -> None:
         before = snapshot.observed.status
-        assert isinstance(status, type(before))
         try:
             await write_status(self.api, key, snapshot, status)
         except NotFound:  # deleted while we looked at it
@@ -99,6 +99,6 @@ class Controller:
             self.metrics.status_writes.labels("conflict").inc()
             raise
         self.metrics.status_writes.labels("written").inc()
-        self.metrics.wrote(key, before, status)
+        self.metrics.wrote(before, status)
         if before.phase is not status.phase:
             logger.info("%s/%s: %s -> %s (%s)", key.namespace, key.name, before.phase, status.phase, status.summary.stage or "-")

@@ -43,7 +43,11 @@ async def run(settings: Settings) -> int:
     try:
         config.load_incluster_config()  # type: ignore[no-untyped-call]
     except config.ConfigException:
-        await config.load_kube_config()  # type: ignore[no-untyped-call]
+        try:
+            await config.load_kube_config()  # type: ignore[no-untyped-call]
+        except config.ConfigException as error:
+            logger.error("no cluster: neither a pod's service account nor a kubeconfig (%s); set KUBECONFIG", error)
+            return 1
     async with client.ApiClient() as connection:
         api = Api(connection, settings.request_seconds)
         try:

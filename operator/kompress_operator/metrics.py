@@ -25,7 +25,6 @@ class Metrics(Collector):
         self.queue = queue
         self.leading = False
         self._stages: dict[Key, Counter[StageState]] = {}
-        self._restarts: dict[Key, int] = {}
         self.reconcile_seconds = Histogram(
             "kompress_reconcile_seconds", "One pass over a job", ["result"], buckets=LATENCY_BUCKETS, registry=self.registry
         )
@@ -35,7 +34,7 @@ class Metrics(Collector):
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
-        self.restarts = PrometheusCounter(
+        self.attempt_ends = PrometheusCounter(
             "kompress_attempt_ends",
             "Attempts that ended, by outcome and whether a restart was spent",
             ["outcome", "spent"],
@@ -48,13 +47,13 @@ class Metrics(Collector):
         """A stage attempt was created."""
         self.start_seconds.observe(max(0.0, time.time() - action.ready_at))
 
-    def wrote(self, key: Key, before: CompressionJobStatus, after: CompressionJobStatus) -> None:
+    def wrote(self, before: CompressionJobStatus, after: CompressionJobStatus) -> None:
         """A status was written: what ended in it is counted, once."""
         known = {(entry.name, a.attempt) for entry in before.stages for a in entry.attempts if a.outcome}
         for entry in after.stages:
             for attempt in entry.attempts:
                 if attempt.outcome and (entry.name, attempt.attempt) not in known:
-                    self.restarts.labels(attempt.outcome, str(attempt.spent_restart).lower()).inc()
+                    self.attempt_ends.labels(attempt.outcome, str(attempt.spent_restart).lower()).inc()
 
     def know(self, key: Key, status: CompressionJobStatus) -> None:
         """What a job's stages are at."""

@@ -7,7 +7,7 @@ moves on; why an attempt ended and what follows is said by `policies`.
 import dataclasses
 
 from kompress_api.merge import BUILT_IN, ResolvedRestartPolicy
-from kompress_api.names import PREFLIGHT
+from kompress_api.names import PREFLIGHT, REPORT
 from kompress_api.reasons import Reason
 from kompress_api.status import MAX_FIGURES, Attempt, PlanStatus, StageResult, StageState, StageStatus
 from kompress_operator.observed import ObservedAttempt
@@ -59,8 +59,7 @@ def settle(view: View, failure: Trouble, now: float) -> View:
     late = failure.reason == Reason.DEADLINE_EXCEEDED
     end = End(outcome=Reason.DEADLINE_EXCEEDED if late else Reason.CANCELLED, message=failure.message)
     for entry in view.status.stages:
-        is_report = entry not in view.user_entries and entry.name != PREFLIGHT
-        if entry.state.ended or (is_report and needed(view)):
+        if entry.state.ended or (entry.name == REPORT and needed(view)):
             continue
         if entry.state is StageState.RUNNING:
             view = stop(view, entry, end, StageState.FAILED if late else StageState.SKIPPED, now)

@@ -5,7 +5,7 @@ observation, any number of times; everything it needs to remember stands in `sta
 observed. What it says twice does no harm twice. The same function drives pods on a cluster and processes on a laptop.
 """
 
-from kompress_api.merge import MergedSpec, spec_digest
+from kompress_api.merge import spec_digest
 from kompress_api.names import REPORT, service_name
 from kompress_api.reasons import Reason
 from kompress_api.status import StageState
@@ -90,11 +90,3 @@ def _requeue_after(view: View, verdict: Verdict, now: float) -> float | None:
     else:
         alarms = [max(at, now) for policy in ALARMS for at in policy(view, now)]
     return min(alarms) - now if alarms else None
-
-
-def merged_of(observed: Observed) -> MergedSpec:
-    """The merged spec that runs, or that would if the job were started now; ValueError where there is none."""
-    view = take_stock(observed, 0.0)
-    if view.merged is None:
-        raise ValueError(view.trouble.message if view.trouble is not None else "there is no merged spec")
-    return view.merged

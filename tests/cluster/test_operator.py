@@ -135,22 +135,25 @@ def test_suspension_frees_the_machines_and_resuming_goes_on(job: Job) -> None:
     assert job.status["restarts"] == 0
 
 
+def owners(job: Job) -> set[str]:
+    items = job.get("jobs", "-l", f"kompress.io/job={job.name}")["items"]
+    return {item["metadata"]["ownerReferences"][0]["uid"] for item in items}
+
+
 def test_a_deleted_job_takes_everything_with_it_and_can_be_created_again(job: Job) -> None:
     job.create()
     job.succeed("preflight")
     job.wait_for_attempt("adapt", 1)
-    old = job.manifest["metadata"]["uid"]
     job.kubectl("delete", "compressionjob", job.name)
-    job.create()
+    job.create()  # at once: what the first one left is still being collected, and has the names that this one needs
+    uid = job.manifest["metadata"]["uid"]
+    eventually("only the new job's objects are there", lambda: owners(job) == {uid})
     job.succeed("preflight")
     job.wait_for_attempt("adapt", 1)
-    owners = {item["metadata"]["ownerReferences"][0]["uid"] for item in job.get("jobs", "-l", f"kompress.io/job={job.name}")["items"]}
-    assert owners == {job.manifest["metadata"]["uid"]} and old not in owners
+    assert owners(job) == {uid}
     job.kubectl("delete", "compressionjob", job.name)
-    eventually(
-        "nothing is left",
-        lambda: not job.attempts() and not job.get("controllerrevisions,services", "-l", f"kompress.io/job={job.name}")["items"],
-    )
+    kinds = "jobs,controllerrevisions,services"
+    eventually("nothing is left", lambda: not job.get(kinds, "-l", f"kompress.io/job={job.name}")["items"])
 
 
 def test_a_name_that_belongs_to_someone_else_is_told(job: Job) -> None:

@@ -59,7 +59,7 @@ def ready_at(view: View, name: str) -> float:
 
 
 def alarms(view: View, now: float) -> Iterator[float]:
-    """When backoffs are over, and when the pods of lost nodes count as gone."""
+    """When backoffs are over."""
     for entry in view.status.stages:
         if entry.state is StageState.BACKING_OFF and entry.retry_at is not None:
             yield epoch(entry.retry_at)

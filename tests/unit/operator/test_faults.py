@@ -156,6 +156,14 @@ class FaultyOperator(RuleBasedStateMachine):
         assert all(len(entry.spent_restarts) <= limit for entry in self.world.status.stages)
 
     @invariant()
+    def what_was_found_gone_is_not_looked_for_again(self) -> None:
+        for entry in self.world.status.stages:
+            missed = False
+            for attempt in entry.attempts:
+                assert not (missed and attempt.reuse)
+                missed = missed or attempt.outcome == Reason.REUSE_MISSED
+
+    @invariant()
     def no_stage_ran_before_its_inputs(self) -> None:
         done = {entry.name for entry in self.world.status.stages if entry.state is StageState.SUCCEEDED}
         known = {entry.name: entry for entry in self.world.status.stages}
