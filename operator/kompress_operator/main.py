@@ -90,6 +90,7 @@ async def check_cluster(api: Api, settings: Settings) -> bool:
 
 async def _until_one_ends(settings: Settings, controller: Controller, lease: Lease, runtimes: bool, ready: asyncio.Event) -> int:
     stop_watches, stopped = asyncio.Event(), asyncio.Event()
+    identity: Any = settings.pod_name  # kopf would ask for the user's name, and a container's user has none
     leader = asyncio.create_task(lead(lease, settings, lambda: work(settings, controller)), name="leader")
     watches = asyncio.create_task(
         kopf.operator(
@@ -98,6 +99,7 @@ async def _until_one_ends(settings: Settings, controller: Controller, lease: Lea
             clusterwide=not settings.watch_namespaces,
             namespaces=settings.watch_namespaces,
             standalone=True,
+            identity=identity,
             stop_flag=stop_watches,
             ready_flag=ready,
         ),
