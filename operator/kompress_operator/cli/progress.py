@@ -91,7 +91,8 @@ def _state(entry: StageStatus) -> str:
     last = entry.attempts[-1] if entry.attempts else None
     if entry.state is StageState.RUNNING and last is not None:
         reuse = ", verifying what is there" if last.reuse else ""
-        return f"running (attempt {last.attempt}{reuse})"
+        after = f" after {entry.attempts[-2].outcome}" if len(entry.attempts) > 1 else ""
+        return f"running (attempt {last.attempt}{after}{reuse})"
     if entry.state is StageState.BACKING_OFF and last is not None:
         return f"{last.outcome}, next attempt at {entry.retry_at}: {last.message.splitlines()[0] if last.message else ''}"
     if entry.state is StageState.FAILED and last is not None:

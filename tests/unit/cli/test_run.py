@@ -94,7 +94,7 @@ def test_progress_outside_of_a_terminal_is_a_line_for_each_change() -> None:
     assert text.getvalue().splitlines() == [
         "adapt: running (attempt 1)",
         f"adapt: OOMKilled, next attempt at {MOMENT}: more than its limit",
-        "adapt: running (attempt 2, verifying what is there)",
+        "adapt: running (attempt 2 after OOMKilled, verifying what is there)",
         "adapt: reused",
         "adapt: warning: [2] files",
     ]
