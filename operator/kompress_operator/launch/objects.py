@@ -22,6 +22,7 @@ from kompress_operator.launch.merge import Json, refuse_reserved_fields, strateg
 RANK0_VARIABLE: Final = "TORCHX_RANK0_HOST"
 REPLICA_VARIABLE: Final = "TORCHX_REPLICA_ID"
 INDEX_ANNOTATION: Final = "batch.kubernetes.io/job-completion-index"
+"""Of a pod, and a label of the same name."""
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 HOME: Final = "/home/kompress"
 GRACE_SECONDS: Final = 60

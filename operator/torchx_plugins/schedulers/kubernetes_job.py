@@ -36,9 +36,10 @@ from torchx.specs import (
 from torchx.util.strings import normalize_str
 
 from kompress_api.manifest import read_yaml
+from kompress_api.names import LABEL_MANAGED_BY
 from kompress_operator.launch.app import SCHEDULER, PodOptions
 from kompress_operator.launch.merge import strategic_merge
-from kompress_operator.launch.objects import Placement, build_objects, owner_reference
+from kompress_operator.launch.objects import INDEX_ANNOTATION, QUEUE_LABEL, Placement, build_objects, owner_reference
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -52,7 +53,6 @@ MANAGED_BY = "torchx.pytorch.org"
 SELECTOR = "app.kubernetes.io/instance"
 LABEL_ROLE = "torchx.pytorch.org/role-name"
 CANCELLED = "torchx.pytorch.org/cancelled"
-INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 JOB_LABEL = "batch.kubernetes.io/job-name"
 MAX_APP_NAME = 40
 
@@ -163,7 +163,7 @@ class KubernetesJobScheduler(Scheduler[Opts]):
 
     def list(self, cfg: Mapping[str, CfgVal] | None = None) -> list[ListAppResponse]:
         namespace = str((cfg or {}).get("namespace") or self._default_namespace())
-        jobs = self._batch().list_namespaced_job(namespace, label_selector=f"app.kubernetes.io/managed-by={MANAGED_BY}").items
+        jobs = self._batch().list_namespaced_job(namespace, label_selector=f"{LABEL_MANAGED_BY}={MANAGED_BY}").items
         return [ListAppResponse(app_id=f"{namespace}:{job.metadata.name}", state=_state(job)) for job in jobs]
 
     def log_iter(
@@ -201,7 +201,7 @@ class KubernetesJobScheduler(Scheduler[Opts]):
         job = self._job(namespace, name)
         if job is None or is_terminal(_state(job)):
             return
-        if "kueue.x-k8s.io/queue-name" in job.metadata.labels:
+        if QUEUE_LABEL in job.metadata.labels:
             self._delete(namespace, name)
             return
         patch = {"metadata": {"annotations": {CANCELLED: "true"}}, "spec": {"suspend": True}}
@@ -228,7 +228,7 @@ class KubernetesJobScheduler(Scheduler[Opts]):
         return self._core().list_namespaced_pod(namespace, label_selector=selector).items
 
     def _pod(self, namespace: str, name: str, index: int) -> Pod | None:
-        return next(iter(self._pods(namespace, name, f"{INDEX_LABEL}={index}")), None)
+        return next(iter(self._pods(namespace, name, f"{INDEX_ANNOTATION}={index}")), None)
 
     def _started_pod(self, namespace: str, name: str, index: int) -> Pod | None:
         """Waits until the pod has begun to run, or the app is over without it."""
@@ -308,7 +308,7 @@ def _parse(app_id: str) -> tuple[str, str]:
 
 
 def _index(pod: Pod) -> int:
-    return int(pod.metadata.labels.get(INDEX_LABEL, 0))
+    return int(pod.metadata.labels.get(INDEX_ANNOTATION, 0))
 
 
 def _state(job: Job) -> AppState:
