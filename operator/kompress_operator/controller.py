@@ -13,6 +13,7 @@ from kompress_api.names import GROUP, PLURAL, VERSION
 from kompress_api.status import CompressionJobStatus
 from kompress_operator.act import act, write_status
 from kompress_operator.api import Api, ApiProblem, Conflict, NotFound, Unreachable
+from kompress_operator.events import news, tell
 from kompress_operator.health import WatchHealth
 from kompress_operator.metrics import Metrics
 from kompress_operator.observe import Key, Snapshot, observe
@@ -27,12 +28,15 @@ STALE_SECONDS = 0.1
 class Controller:
     """Looks at jobs."""
 
-    def __init__(self, api: Api, queue: WorkQueue[Key], metrics: Metrics, health: WatchHealth, leads: Callable[[], bool]) -> None:
+    def __init__(
+        self, api: Api, queue: WorkQueue[Key], metrics: Metrics, health: WatchHealth, leads: Callable[[], bool], instance: str
+    ) -> None:
         self.api = api
         self.queue = queue
         self.metrics = metrics
         self.health = health
         self.leads = leads
+        self.instance = instance
 
     async def process(self, key: Key) -> float | None:
         """Seconds after which the job must be looked at again; None: when something changes."""
@@ -98,7 +102,11 @@ class Controller:
         except Conflict:
             self.metrics.status_writes.labels("conflict").inc()
             raise
-        self.metrics.status_writes.labels("written").inc()
         self.metrics.wrote(before, status)
+        for piece in news(before, status):
+            try:
+                await tell(self.api, key, self.instance, piece)
+            except ApiProblem as problem:  # the status holds the same
+                logger.info("%s/%s: no Event: %s", key.namespace, key.name, problem.message)
         if before.phase is not status.phase:
             logger.info("%s/%s: %s -> %s (%s)", key.namespace, key.name, before.phase, status.phase, status.summary.stage or "-")

@@ -58,7 +58,7 @@ async def run(settings: Settings) -> int:
         queue: WorkQueue[Key] = WorkQueue(settings.backoff_seconds, settings.max_backoff_seconds)
         health = WatchHealth(settings.deaf_seconds)
         lease = Lease(api, settings.namespace, settings.lease_name, settings.pod_name)
-        controller = Controller(api, queue, Metrics(queue), health, lambda: lease.holds(settings.lease_seconds))
+        controller = Controller(api, queue, Metrics(queue), health, lambda: lease.holds(settings.lease_seconds), settings.pod_name)
         ready = asyncio.Event()
         servers = [
             await serve_health(settings.health_port, health, ready.is_set),

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from kompress_api.status import CompressionJobStatus, StageState
 from kompress_operator.actions import CreateAttempt
+from kompress_operator.events import new_ends
 from kompress_operator.observe import Key
 from kompress_operator.queue import WorkQueue
 
@@ -49,11 +50,9 @@ class Metrics(Collector):
 
     def wrote(self, before: CompressionJobStatus, after: CompressionJobStatus) -> None:
         """A status was written: what ended in it is counted, once."""
-        known = {(entry.name, a.attempt) for entry in before.stages for a in entry.attempts if a.outcome}
-        for entry in after.stages:
-            for attempt in entry.attempts:
-                if attempt.outcome and (entry.name, attempt.attempt) not in known:
-                    self.attempt_ends.labels(attempt.outcome, str(attempt.spent_restart).lower()).inc()
+        self.status_writes.labels("written").inc()
+        for _, attempt in new_ends(before, after):
+            self.attempt_ends.labels(attempt.outcome, str(attempt.spent_restart).lower()).inc()
 
     def know(self, key: Key, status: CompressionJobStatus) -> None:
         """What a job's stages are at."""

@@ -194,6 +194,7 @@ NEEDED = {
     *((verb, "services") for verb in ("get", "create", "delete")),
     ("list", "pods"),
     *((verb, "controllerrevisions.apps") for verb in ("get", "create")),
+    ("create", "events.events.k8s.io"),
 }
 OF_THE_CLUSTER = {
     *((verb, "clustercompressionruntimes.kompress.io") for verb in ("get", "list", "watch")),

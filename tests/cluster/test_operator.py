@@ -61,6 +61,8 @@ def test_a_job_runs_its_stages_in_order_and_completes(job: Job) -> None:
     assert status["goals"][0]["met"] is True
     assert [entry["state"] for entry in status["stages"]] == ["Succeeded"] * 4
     assert "Complete" in job.kubectl("get", "cmpj", job.name)
+    described = job.kubectl("describe", "cmpj", job.name)
+    assert "slim, attempt 1: Succeeded" in described and "GoalsMet" in described
 
 
 def test_what_runs_is_kept_and_owned_and_nothing_is_written_on_the_users_object(job: Job) -> None:
