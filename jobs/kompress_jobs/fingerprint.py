@@ -113,7 +113,7 @@ def _listing(place: Access, role: str, patience: float) -> tuple[Store, list[Obj
     if found := list(store.list()):
         return store, found
     parent, _, name = uri.rpartition("/")
-    if parent.count("/") > 1 and name:
+    if parent.count("/") > 1 and not parent.endswith("/") and name:
         above = open_store(place, role, uri=parent, patience=patience)
         if (single := above.head(name)) is not None:
             return above, [single]

@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -99,6 +100,8 @@ class FileStore:
                 status = self._path(key).stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+        if stat.S_ISDIR(status.st_mode):
+            return None  # a folder is the prefix of objects, never one itself
         return ObjectInfo(key, status.st_size, _etag(status), status.st_mtime_ns)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

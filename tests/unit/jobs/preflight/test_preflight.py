@@ -96,6 +96,14 @@ def test_a_plan_that_was_changed_is_not_believed(passed):
         plan.read(store, stage_input(tmp_path, 0, [], planned))
 
 
+def test_an_empty_data_folder_is_unreadable_data(tmp_path):
+    (tmp_path / "data" / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(DataUnreadable) as caught:
+        run(tmp_path, dataset={"source": f"file://{tmp_path}/data", "format": "imagefolder"})
+    assert caught.value.field == "spec.dataset.source"
+    assert f"{tmp_path}/data" in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "field"),
     [
