@@ -234,7 +234,7 @@ class FaultyOperator(RuleBasedStateMachine):
 
 
 def profile(**kwargs: Any) -> settings:
-    return settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), **kwargs)
+    return settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), **kwargs)
 
 
 TestFaultyOperator = FaultyOperator.TestCase
