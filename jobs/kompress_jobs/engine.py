@@ -132,7 +132,8 @@ class Bench:
             figures |= {SOURCE_PREFIX + name: value for name, value in before.values.items()}
         self.context.events.metrics({f"before/{name}": value for name, value in before.values.items()})
         self.context.events.metrics({f"test/{name}": value for name, value in after.values.items()})
-        told = after.details | {"before": {"metrics": before.values, **before.details}} | (details or {})
+        skipped = {split: {"count": len(paths), "first": paths[0]} for split, paths in self.data.unreadable.items() if paths}
+        told = after.details | {"unreadable": skipped, "before": {"metrics": before.values, **before.details}} | (details or {})
         folder = self.write(found, after) if self.gang.rank == 0 else None
         self.gang.barrier()
         return StageOutput(folder, figures, told)

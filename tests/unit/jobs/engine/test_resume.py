@@ -14,10 +14,11 @@ import torch
 from recorded_training import STOP_AFTER, record
 
 from kompress_api.errors import Interrupted
+from kompress_api.places import Output
 from kompress_jobs.context import StageContext
 from kompress_jobs.granularities import channel
 from kompress_jobs.stages import prune
-from kompress_jobs.storage.checkpoints import CheckpointStore
+from kompress_jobs.storage.store import open_store
 
 MakeContext = Callable[..., StageContext]
 
@@ -54,32 +55,16 @@ def test_two_processes_agree_to_stop_and_two_or_one_go_on(tmp_path: Path) -> Non
     assert alone["figures"]["accuracy"] == pytest.approx(whole["figures"]["accuracy"], abs=0.01)
 
 
-def test_checkpoints_are_committed_beside_the_loop_and_two_are_kept(make_context: MakeContext) -> None:
-    from kompress_jobs.stages import fine_tune
-
-    context = make_context({"fineTune": {"epochs": 2, "batchSize": 64, "checkpoint": {"everySteps": 5}}})
-    fine_tune.run(context)
-    newest = context.checkpoints.newest()
-    assert newest is not None
-    assert newest.step >= 20
-    committed = [entry.key for entry in context.checkpoints.store.list("checkpoints/") if entry.key.endswith("manifest.json")]
-    assert len(committed) == 2
-
-
-def test_a_checkpoint_that_vanishes_gives_way_to_the_one_before(make_context: MakeContext) -> None:
-    from kompress_jobs.stages import fine_tune
-
-    context = make_context({"fineTune": {"epochs": 2, "batchSize": 64, "checkpoint": {"everySteps": 5}}})
-    fine_tune.run(context)
-    store = context.checkpoints.store
-    newest = context.checkpoints.newest()
-    assert newest is not None
-    store.delete([entry.key for entry in store.list("checkpoints/") if f"step-{newest.step}/" in entry.key and "distcp" in entry.key])
-    again = make_context({"fineTune": {"epochs": 2, "batchSize": 64}}, scratch="again", attempt=2)
-    fine_tune.run(again)
-    told = (again.scratch / "events.jsonl").read_text()
-    assert "resumed from the checkpoint at step" in told
-    assert f"resumed from the checkpoint at step {newest.step}" not in told
+def test_checkpoints_are_committed_beside_the_loop_and_one_that_vanishes_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    whole = record(tmp_path, scratch="whole", every_steps=10)
+    store = open_store(Output(uri=f"file://{tmp_path}/output"), "output")
+    keys = [entry.key for entry in store.list("checkpoints/")]
+    committed = sorted(int(key.split("step-")[1].split("/")[0]) for key in keys if key.endswith("manifest.json"))
+    assert len(committed) == 2, committed
+    older, newest = committed
+    store.delete([key for key in keys if f"step-{newest}/" in key and "distcp" in key])
+    resumed = record(tmp_path, scratch="resumed", resume=True, attempt=2, every_steps=10_000)
+    assert resumed["losses"] == {step: loss for step, loss in whole["losses"].items() if int(step) >= older}
 
 
 def test_pruning_goes_on_in_the_middle_of_its_second_step(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +84,6 @@ def test_pruning_goes_on_in_the_middle_of_its_second_step(make_context: MakeCont
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
         patched.setattr(channel.Pruner, "step", stopping)
         prune.run(context)
-    assert isinstance(context.checkpoints, CheckpointStore)
     resumed = prune.run(make_context(stage, scratch="resumed", attempt=2))
     assert resumed.details["channels"] == whole.details["channels"]
     assert resumed.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-5)

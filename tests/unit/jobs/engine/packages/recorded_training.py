@@ -21,9 +21,13 @@ STOP_AFTER = 7
 """Steps after which one rank is asked to stop."""
 
 
-def record(folder: Path, *, stop_rank: int | None = None, resume: bool = False, **context: Any) -> dict[str, Any]:
+def record(
+    folder: Path, *, stop_rank: int | None = None, resume: bool = False, every_steps: int | None = None, **context: Any
+) -> dict[str, Any]:
     """Train, and return the mean loss of every step over the ranks, whether it was interrupted, and the last figures."""
-    made = build_context(folder, STAGE, model=MODEL, **context)
+    # Small batches then: a step must not be over before a checkpoint is.
+    policy = {"checkpoint": {"everySteps": every_steps}, "batchSize": 8} if every_steps else {}
+    made = build_context(folder, {"fineTune": STAGE["fineTune"] | policy}, model=MODEL, **context)
     assert made.input.stage is not None
     spec = made.input.stage.spec
     assert isinstance(spec, FineTune)
