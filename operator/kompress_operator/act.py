@@ -19,8 +19,9 @@ from kompress_operator.launch.app import build_app
 from kompress_operator.launch.inputs import build_input
 from kompress_operator.launch.objects import Placement, build_objects, build_service, owner_reference
 from kompress_operator.metrics import Metrics
-from kompress_operator.observe import Key, Snapshot, job_path, jobs_path, owned, revision_path, service_path, taken
+from kompress_operator.observe import Snapshot, job_path, jobs_path, revision_path, service_path
 from kompress_operator.observed import Obstacle
+from kompress_operator.translation import Key, owned, taken
 
 DIGEST_ANNOTATION = "kompress.io/spec-digest"
 

@@ -16,9 +16,10 @@ from kompress_operator.api import Api, ApiProblem, Conflict, NotFound, Unreachab
 from kompress_operator.events import news, tell
 from kompress_operator.health import WatchHealth
 from kompress_operator.metrics import Metrics
-from kompress_operator.observe import Key, Snapshot, observe
+from kompress_operator.observe import Snapshot, observe
 from kompress_operator.queue import WorkQueue
 from kompress_operator.reconcile import reconcile
+from kompress_operator.translation import Key
 
 logger = logging.getLogger("kompress")
 STALE_SECONDS = 0.1

@@ -14,7 +14,7 @@ from kompress_api.reasons import Reason
 from kompress_api.status import Attempt, CompressionJobStatus, Phase
 from kompress_operator.api import AlreadyExists, Api, Json
 from kompress_operator.limits import clip
-from kompress_operator.observe import Key
+from kompress_operator.translation import Key
 
 ORDINARY = frozenset({Reason.SUCCEEDED, Reason.CANCELLED, Reason.REUSE_MISSED})
 MAX_NOTE = 1024

@@ -19,9 +19,9 @@ from kompress_operator.controller import Controller
 from kompress_operator.health import WatchHealth, serve_health, serve_metrics
 from kompress_operator.leader import Lease, lead
 from kompress_operator.metrics import Metrics
-from kompress_operator.observe import Key
 from kompress_operator.queue import WorkQueue
 from kompress_operator.settings import InvalidSetting, Settings
+from kompress_operator.translation import Key
 
 logger = logging.getLogger("kompress")
 

@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 from kompress_api.status import CompressionJobStatus, StageState
 from kompress_operator.actions import CreateAttempt
 from kompress_operator.events import new_ends
-from kompress_operator.observe import Key
 from kompress_operator.queue import WorkQueue
+from kompress_operator.translation import Key
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 

@@ -1,9 +1,9 @@
 """What `kubectl describe` tells, once."""
 
 from kompress_operator.events import News, build_event, news
-from kompress_operator.observe import Key
 from kompress_operator.observed import Observed
 from kompress_operator.reconcile import reconcile
+from kompress_operator.translation import Key
 from unit.operator.builders import NOW, attempt, complete, crashed, entry, failed, observed, running, succeeded
 
 KEY = Key("ml", "flowers", "u1")
