@@ -1,5 +1,7 @@
 """Pods are asked only where they can tell something: one list a change, not one a pass."""
 
+from typing import Any
+
 import pytest
 
 from kompress_api.status import CompressionJobStatus
