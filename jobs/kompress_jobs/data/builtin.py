@@ -40,8 +40,9 @@ def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = Non
     kept, held = cut([names[i] for i in rest], [labels[i] for i in rest], HELD_OUT)
     train, validation = [rest[i] for i in kept], [rest[i] for i in held]
     target = torch.tensor(labels)
-    splits = [TensorSplit(resized[chosen], target[chosen]) for chosen in (train, validation, test)]
-    return Data([str(name) for name in raw.target_names], size, 1, *splits)
+    parts = {"train": train, "validation": validation, "test": test}
+    splits = {name: TensorSplit(resized[chosen], target[chosen]) for name, chosen in parts.items()}
+    return Data([str(name) for name in raw.target_names], size, 1, **splits)
 
 
 def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:

@@ -3,6 +3,7 @@ what matters the importance's (`importances/`)."""
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -58,7 +59,7 @@ def run(context: StageContext) -> StageOutput:
         if resumed:
             bench.checkpoints.restore(resumed, state)
         memory = {"step": step, "change": pruner.change()}
-        progress = {"first_step": sum(lengths[:step]), "all_steps": sum(lengths), "stage_memory": memory}
+        progress: dict[str, Any] = {"first_step": sum(lengths[:step]), "all_steps": sum(lengths), "stage_memory": memory}
         bench.train(bench.plan(found, spec.recovery, epochs[step], **progress), state)
 
     details = {"channels": pruner.removed()}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed import checkpoint as dcp
 
 from kompress_api.errors import ArtifactMissing, Interrupted
 from kompress_api.training import CheckpointPolicy
@@ -139,7 +139,7 @@ class Checkpoints:
             folder.mkdir(parents=True)
         self.gang.barrier()
         if self.gang.rank == 0:
-            memory = {"numbers": state.numbers(), "stage": plan.stage_memory or {}, "events": self.context.events.unsent()}
+            memory: dict[str, Any] = {"numbers": state.numbers(), "stage": plan.stage_memory or {}, "events": self.context.events.unsent()}
             memory["total"] = plan.all_steps or plan.first_step + plan.order.steps
             (folder / MEMORY).write_text(json.dumps(memory), encoding="utf-8")
         writer = dcp.FileSystemWriter(folder, sync_files=False)

@@ -39,8 +39,8 @@ class Gang:
 
     def __init__(self, rank: int, world_size: int, device: torch.device) -> None:
         self.rank, self.world_size, self.device = rank, world_size, device
-        self.control = dist.new_group(backend="gloo", timeout=PATIENCE) if world_size > 1 else None
-        self.saving = dist.new_group(backend="gloo", timeout=PATIENCE) if world_size > 1 else None
+        self.control: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if world_size > 1 else None
+        self.saving: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if world_size > 1 else None
         self._ballot: tuple[torch.Tensor, Any] | None = None
 
     def wrap(self, model: nn.Module) -> nn.Module:
