@@ -7,7 +7,6 @@ The control plane is this module's own: elsewhere the CRDs may be installed alre
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,12 +124,12 @@ def test_supported_combination_installs_with_the_rights_that_it_needs_and_no_mor
         assert "kompress" not in helm.get("clusterroles,clusterrolebindings")
 
 
-@pytest.mark.parametrize(("scope", "cluster_role"), [("", True), ("team-a", True), ("team-a", False)])
-def test_operator_runs_a_job_with_these_rights(helm: Helm, scope: str, cluster_role: bool, tmp_path: Path) -> None:
-    helm.upgrade(f"--set-json=watchNamespaces={json.dumps(scope.split())}", f"--set=rbac.clusterRole={str(cluster_role).lower()}")
+def test_operator_of_all_namespaces_runs_a_job_with_these_rights(helm: Helm, tmp_path: Path) -> None:
+    """An operator with Roles only: `test_operator_rights.py`."""
+    helm.upgrade()
     helm.wait_for_crds()
-    with operating(helm.as_operator(tmp_path), HOME, tmp_path, watch_namespaces=scope) as operator:
-        job = Job(helm.connection, "team-a", f"job{uuid.uuid4().hex[:6]}")
+    with operating(helm.as_operator(tmp_path), HOME, tmp_path, watch_namespaces="") as operator:
+        job = Job(helm.connection, "team-a")
         job.create()
         job.fail("preflight", 1, 69)
         job.succeed("preflight", 2)
