@@ -181,6 +181,15 @@ class Job:
 
         return eventually(f"{pods} pods of {stage} {attempt}", there)
 
+    def wait_for_end(self, stage: str, attempt: int) -> dict[str, Any]:
+        """What the status says of an attempt that ended; its successor may be there before that is written."""
+
+        def ended() -> dict[str, Any]:
+            attempts = self.stage(stage).get("attempts", ())
+            return next((found for found in attempts if found["attempt"] == attempt and found["outcome"]), {})
+
+        return eventually(f"the end of {stage} {attempt} is in the status", ended)
+
     def end_pod(self, pod: dict[str, Any], code: int, message: dict[str, Any] | None, **terminated: Any) -> None:
         """What a kubelet reports of a container that ended."""
         ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "finishedAt": _now(), "startedAt": _now()} | terminated
@@ -202,6 +211,11 @@ class Job:
         }
         status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [worker]}
         self._patch_pod(pod, {"status": status})
+
+    def hold_pod(self, pod: dict[str, Any], held: bool) -> None:
+        """A pod that is deleted stays until its kubelet lets it go; one that no node has would be gone at once."""
+        finalizers = [*pod["metadata"].get("finalizers", ()), "kompress.test/kubelet"] if held else None
+        self.kubectl("patch", "pod", pod["metadata"]["name"], "--type=merge", "-p", json.dumps({"metadata": {"finalizers": finalizers}}))
 
     def succeed(self, stage: str, attempt: int = 1, **said: Any) -> None:
         """All pods of an attempt end well, and rank 0's says what it made."""

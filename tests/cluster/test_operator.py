@@ -97,11 +97,14 @@ def test_a_gang_restarts_as_a_whole_and_the_first_error_is_named(job: Job) -> No
     first, second = job.wait_for_attempt("adapt", 1, pods=2)
     for pod in (first, second):
         job.run_pod(pod)
+        job.hold_pod(pod, held=True)
     said = {"outcome": "Failed", "message": "boom", "exitCode": 70}
     job.end_pod(second, 70, said | {"reason": "ValueError", "rank": 1, "timeUs": 1_000_000})
     job.end_pod(first, 70, said | {"reason": "DistBackendError", "rank": 0, "timeUs": 2_000_000, "secondary": True})
+    ended = job.wait_for_end("adapt", 1)
+    for pod in (first, second):
+        job.hold_pod(pod, held=False)
     job.wait_for_attempt("adapt", 2, pods=2)
-    ended = job.stage("adapt")["attempts"][0]
     assert (ended["outcome"], ended["rank"], ended["exitCode"], ended["spentRestart"]) == ("ValueError", 1, 70, True)
     assert ended["pod"] == second["metadata"]["name"]
     assert job.status["restarts"] == 1
@@ -212,7 +215,7 @@ def test_a_job_that_someone_deleted_is_started_again(job: Job) -> None:
     job.wait_for_attempt("preflight", 1)
     job.kubectl("delete", "job", f"{job.name}-preflight-1")
     job.wait_for_attempt("preflight", 2)
-    assert job.stage("preflight")["attempts"][0]["outcome"] == "JobDeleted"
+    assert job.wait_for_end("preflight", 1)["outcome"] == "JobDeleted"
 
 
 def test_after_its_ttl_only_the_job_itself_is_left(job: Job) -> None:
