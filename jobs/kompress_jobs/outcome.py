@@ -38,7 +38,9 @@ def outcome(pod: Pod, workers: Workers, *, stopped: bool, oom: bool) -> StageSuc
         failures.append(termination.describe(workers.error))
     if stopped and not failures:
         failures.append(failure(Reason.INTERRUPTED, "stopped before the workers had started", code=ExitCode.INTERRUPTED, secondary=True))
-    return termination.root_cause(failures) or failure(Reason.PROCESS_FAILED, "the workers ended without saying why")
+    root = termination.root_cause(failures) or failure(Reason.PROCESS_FAILED, "the workers ended without saying why")
+    steps = [entry.checkpoint_step for entry in failures if entry.checkpoint_step is not None]  # one process of a pod looks
+    return root.model_copy(update={"checkpoint_step": max(steps, default=None)})
 
 
 def silent_death(ended: Ended, *, first: bool, stopped: bool, oom: bool) -> StageFailure:

@@ -90,7 +90,7 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
         except Interrupted as error:
             leave_together(world_size)
             with contextlib.suppress(KompressError):
-                newest = context.checkpoints.newest() if rank == 0 else None
+                newest = context.checkpoints.newest() if local_rank == 0 else None
                 error.checkpoint_step = newest.step if newest else None  # type: ignore[attr-defined]
             raise
 

@@ -45,7 +45,7 @@ class Launch:
 
     def wait(self) -> int:
         """The exit code."""
-        return self.process.wait(timeout=240)
+        return self.process.wait(timeout=600)
 
     @property
     def told(self) -> StageSuccess | StageFailure:
@@ -126,7 +126,7 @@ def stage(tmp_path) -> Callable[..., dict[str, Any]]:
     return build
 
 
-def eventually(condition: Callable[[], object], *, seconds: float = 120) -> None:
+def eventually(condition: Callable[[], object], *, seconds: float = 400) -> None:
     """Returns when the condition holds, fails when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

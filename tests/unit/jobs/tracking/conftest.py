@@ -50,7 +50,7 @@ class Server:
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         log = (self._folder / "server.log").open("a")
         self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        eventually(self._answers, seconds=120)
+        eventually(self._answers, seconds=400)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -74,7 +74,7 @@ def restartable(tmp_path, server) -> Iterator[Server]:
     found.stop()
 
 
-def eventually(condition: Callable[[], object], *, seconds: float = 60) -> None:
+def eventually(condition: Callable[[], object], *, seconds: float = 400) -> None:
     """Returns when the condition holds, fails when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

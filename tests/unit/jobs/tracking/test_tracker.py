@@ -45,7 +45,7 @@ def steps(server, run: str, key: str) -> list[int]:
 
 
 def test_a_stage_becomes_a_nested_run_with_its_settings_figures_and_end(server, stage, scratch):
-    tracker, events = Tracker(stage, scratch, {"FINISHED": 60}), Events(scratch)
+    tracker, events = Tracker(stage, scratch, {"FINISHED": 400}), Events(scratch)
     tracker.start()
     events.dataset("builtin://digits", "sha256:" + "0" * 64, "builtin://digits")
     for step in range(3):
@@ -70,7 +70,7 @@ def test_a_stage_becomes_a_nested_run_with_its_settings_figures_and_end(server, 
 
 def test_a_server_that_is_down_for_a_while_loses_no_metric(server, stage, scratch, restartable):
     stage = stage.model_copy(update={"tracking": stage.tracking.model_copy(update={"uri": restartable.uri})})
-    tracker, events = Tracker(stage, scratch, {"FINISHED": 60}), Events(scratch)
+    tracker, events = Tracker(stage, scratch, {"FINISHED": 400}), Events(scratch)
     tracker.start()
     events.metrics({"loss": 0.5}, 0)
     eventually(lambda: tracker.run_id and steps(server, tracker.run_id, "loss") == [0])
