@@ -5,6 +5,7 @@ export, latency measurement and reload:  torchrun --nproc-per-node=2 path_bare.p
 """
 
 import copy
+import json
 import math
 import subprocess
 import sys
@@ -39,13 +40,15 @@ def digits() -> dict[str, Arrays]:
 
 
 def build(name: str) -> nn.Module:
+    """`teacher`, or the student as the example's JSON says it."""
     if name == "teacher":
         from torchvision.models import resnet18
 
         return resnet18(num_classes=10)
     import timm
 
-    return timm.create_model(name, num_classes=10)
+    source = json.loads(name)
+    return timm.create_model(source["source"].removeprefix("timm://"), num_classes=10, **source.get("arguments", {}))
 
 
 @torch.inference_mode()
@@ -131,7 +134,7 @@ def reload(folder: Path, file: str) -> None:
         outputs = session.run(None, {session.get_inputs()[0].name: inputs})[0]
     else:
         with torch.inference_mode():
-            student = (folder / "student.txt").read_text() if (folder / "student.txt").exists() else ""
+            student = (folder / "student.json").read_text() if (folder / "student.json").exists() else ""
             outputs = restore(folder, Path(file).stem, student).eval()(torch.from_numpy(inputs)).numpy()
     numpy.save(folder / Path(file).with_suffix(".out.npy"), outputs)
 
@@ -191,7 +194,7 @@ def main() -> None:
         return
     spec, folder, name = YAML(typ="safe", pure=True).load(Path(sys.argv[1]))["spec"], Path(sys.argv[2]), sys.argv[3]
     stages = {stage["name"]: stage for stage in spec["stages"]}
-    student = stages["student"]["distill"]["student"]["source"].removeprefix("timm://")
+    student = json.dumps(stages["student"]["distill"]["student"])
     dist.init_process_group("gloo")
     torch.manual_seed(spec.get("seed", 0))
     data = digits()
@@ -200,7 +203,7 @@ def main() -> None:
         evaluate(model, data["test"])
         train(model, data, stages[name]["fineTune"], stages[name]["fineTune"]["epochs"])
     elif name == "student":
-        (folder / "student.txt").write_text(student)
+        (folder / "student.json").write_text(student)
         teacher, model = restore(folder, "adapt", student).eval(), build(student)
         evaluate(teacher, data["test"])
         train(model, data, stages[name]["distill"], stages[name]["distill"]["epochs"], teacher)
