@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from packaging.requirements import Requirement
+from ruamel.yaml import YAML
 
 import installation
 from testcluster import images
@@ -45,16 +46,21 @@ def test_operator_runs_locked_down_from_an_image_of_the_lock(operator: Connectio
 def test_job_runs_from_the_jobs_image(operator: Connection, team: str) -> None:
     assert isinstance(operator, Cluster), "the image is loaded into nodes of `python -m testcluster`"
     operator.load_image(images.build(REPOSITORY / "jobs/Dockerfile", JOBS_IMAGE, {"WITHOUT": " ".join(sorted(TORCH))}))
+    # A runtime of its own, as a job can add to a podTemplate of the platform's, but not take away its runtimeClassName.
+    runtime = YAML(typ="safe").load(installation.RUNTIME.read_text())
+    runtime["metadata"]["name"] = team
+    runtime["spec"]["runtime"] = {"image": JOBS_IMAGE, "podTemplate": {"spec": torch_of_the_machine()}}
+    operator.kubectl("apply", "--filename=-", stdin=json.dumps(runtime))
     job = {
         "apiVersion": "kompress.io/v1alpha1",
         "kind": "CompressionJob",
         "metadata": {"name": "imaged"},
         "spec": {
+            "runtimeRef": {"name": team},
             "task": "image-classification",
             "model": {"source": "timm://test_resnet"},
             "dataset": {"source": "builtin://digits", "imageSize": 32},
             "output": {"uri": f"s3://{installation.BUCKET}/{team}"},  # nothing to reuse: the stage must run
-            "runtime": {"image": JOBS_IMAGE, "podTemplate": {"spec": torch_of_the_machine()}},
             "stages": [{"name": "adapt", "fineTune": {"epochs": 1, "batchSize": 64}}],
         },
     }
@@ -64,7 +70,8 @@ def test_job_runs_from_the_jobs_image(operator: Connection, team: str) -> None:
     pods = json.loads(operator.kubectl("get", "pods", f"--namespace={team}", "--output=json"))["items"]
     assert {pod["metadata"]["labels"]["kompress.io/stage"] for pod in pods} == {"preflight", "adapt", "report"}
     assert {pod["status"]["containerStatuses"][0]["image"] for pod in pods} == {JOBS_IMAGE}
-    assert all("runAsUser" not in pod["spec"]["securityContext"] for pod in pods)  # the image's own user
+    assert not any("runtimeClassName" in pod["spec"] or "runAsUser" in pod["spec"]["securityContext"] for pod in pods)
+    operator.kubectl("delete", "clustercompressionruntime", team)
 
 
 def not_of_the_lock(versions: dict[str, str]) -> dict[str, str]:
