@@ -24,6 +24,7 @@ KompressError
     ├── LossNotFinite           78  the loss became NaN or infinite
     ├── AccuracyCollapsed       78  a stage left the model at chance
     ├── ParityFailed            78  the exported model answers differently from the PyTorch model
+    ├── JobLocked               78  another process of this machine runs this job
     ├── NoOutput                78  a place is named by neither the job nor its runtime, or no pod can reach it
     └── SpecTooLarge            78  the merged spec is over its limit
 """
@@ -190,6 +191,10 @@ class AccuracyCollapsed(SpecCannotWork):
 class ParityFailed(SpecCannotWork):
     """The exported model answers differently from the PyTorch model on real inputs. Raise export.verify's bounds only if you accept
     that."""
+
+
+class JobLocked(SpecCannotWork):
+    """Another process of this machine runs this job. Wait for it or stop it; the message gives its process id."""
 
 
 class NoOutput(SpecCannotWork):

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from kompress_api.errors import SpecCannotWork
+from kompress_api.errors import JobLocked, SpecCannotWork
 from kompress_api.names import API_VERSION, KIND
 from kompress_api.status import CompressionJobStatus
 from kompress_operator.times import rfc3339
@@ -72,10 +72,6 @@ class LocalJob:
 
 
 _ADAPTER: TypeAdapter[LocalJob] = TypeAdapter(LocalJob)
-
-
-class JobLocked(SpecCannotWork):
-    """Another process runs this job."""
 
 
 def home(environment: Mapping[str, str]) -> pathlib.Path:

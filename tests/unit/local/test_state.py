@@ -6,12 +6,12 @@ import pathlib
 import pytest
 
 import manifests
-from kompress_api.errors import SpecCannotWork
+from kompress_api.errors import JobLocked, SpecCannotWork
 from kompress_api.manifest import parse_spec
 from kompress_api.status import CompressionJobStatus, Condition, Phase
 from kompress_operator.local import state
 from kompress_operator.local.backend import take_up
-from kompress_operator.local.state import JobLocked, LauncherEnd, LocalAttempt, LocalJob
+from kompress_operator.local.state import LauncherEnd, LocalAttempt, LocalJob
 
 SPEC = manifests.good()["spec"]
 
