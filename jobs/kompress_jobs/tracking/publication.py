@@ -8,13 +8,12 @@ import threading
 import time
 from pathlib import Path
 
-from kompress_api.contract import StageFailure, StageInput, StageSuccess
-from kompress_api.errors import KompressError
+from kompress_api.contract import StageInput, StageSuccess
 from kompress_jobs.report.publish import FILE, FOLDER, Publish
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import Store, open_store
-from kompress_jobs.termination import describe
 from kompress_jobs.tracking import model_registry, spool
+from kompress_jobs.tracking.job_run import JobRun
 from kompress_jobs.tracking.mlflow import TAG_ATTEMPT, TAG_NOTE, TAG_STAGE, Metric, Mlflow
 from kompress_jobs.tracking.tracker import send
 
@@ -24,42 +23,18 @@ PATIENCE_SECONDS = 300.0
 """How long MLflow may be out of reach; a report has 15 minutes, and can be started again."""
 
 
-class Publication:
-    """Start with `start`, publish with `finish`."""
+class Publication(JobRun):
+    """Publishes what the report left."""
 
-    all_kept = True
+    patience = PATIENCE_SECONDS
 
     def __init__(self, stage: StageInput, scratch: Path, stopping: threading.Event) -> None:
-        self._stage = stage
+        super().__init__(stage, stopping)
         self._scratch = scratch
-        self._stopping = stopping
-        self._server: Mlflow | None = None
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._connect, name="tracking", daemon=True)
 
-    def start(self) -> None:
-        """Connect in the background."""
-        self._thread.start()
-
-    def finish(self, message: StageSuccess | StageFailure | None) -> StageSuccess | StageFailure | None:
-        """Publish what the report left; its result with the run in it, or why that failed."""
-        if not isinstance(message, StageSuccess):
-            return message
-        self._thread.join()
-        if self._server is None:
-            return describe(self._error or RuntimeError("MLflow could not be set up"), rank=0)
-        try:
-            wanted = Publish.model_validate_json((self._scratch / FILE).read_bytes())
-            run = publish(self._server, self._stage, wanted, self._scratch)
-            return message.model_copy(update={"parent_run_id": run, "parent_run_url": self._server.url(run)})
-        except KompressError as error:
-            return describe(error, rank=0)
-
-    def _connect(self) -> None:
-        try:
-            self._server = Mlflow(self._stage.tracking, self._stage.job, patience=PATIENCE_SECONDS, stopping=self._stopping)
-        except Exception as error:
-            self._error = error
+    def tell(self, server: Mlflow, message: StageSuccess) -> str:
+        wanted = Publish.model_validate_json((self._scratch / FILE).read_bytes())
+        return publish(server, self._stage, wanted, self._scratch)
 
 
 def publish(server: Mlflow, stage: StageInput, wanted: Publish, scratch: Path) -> str:
