@@ -101,7 +101,9 @@ def test_stages_of_all_kinds_are_rows_with_the_same_figures_and_each_leads_to_it
         assert (signature.inputs.inputs[0].shape, signature.outputs.inputs[0].shape) == ((-1, 1, 8, 8), (-1, 3))
 
 
-def test_what_is_told_twice_and_what_another_attempt_or_job_takes_over_stays_one_row(server: Mlflow, tell: Tell, job: JobIdentity) -> None:
+def test_what_is_told_twice_and_what_another_attempt_or_job_takes_over_stays_one_row(
+    server: Mlflow, tell: Tell, job: JobIdentity, caplog: pytest.LogCaptureFixture
+) -> None:
     other = JobIdentity(name="petals", namespace="ml", uid=f"{job.uid}-other")
     runs = [tell("adapt"), tell("adapt"), tell("adapt", attempt=2), tell("adapt", by=other)]
     (model,) = rows(server)
@@ -109,6 +111,7 @@ def test_what_is_told_twice_and_what_another_attempt_or_job_takes_over_stays_one
     for run in set(runs):
         outputs = server.client.get_run(run).outputs.model_outputs
         assert [output.model_id for output in outputs] == [model.model_id], "the run that reused it leads to it too"
+    assert "refuses" not in caplog.text
 
 
 def test_an_experiment_without_the_reused_model_gets_it(server: Mlflow, tell: Tell, job: JobIdentity, database: str) -> None:
@@ -159,6 +162,6 @@ def test_a_server_that_is_down_at_the_end_of_a_stage_gets_the_model_from_the_rep
 
 @pytest.mark.parametrize("files", [{"bundle.json": b"{"}, {"bundle.json": b"{}"}, {"notes.txt": b"no model"}])
 def test_an_artifact_that_no_one_can_describe_costs_its_row_and_nothing_else(server: Mlflow, tell: Tell, files: dict[str, bytes]) -> None:
-    run = server.client.get_run(tell("adapt", files=files))
+    run = server.client.get_run(tell("adapt", files=files, seconds=60))
     assert rows(server) == []
     assert (run.info.status, run.data.metrics["accuracy"]) == ("FINISHED", 0.9)
