@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
-UV := VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv
+# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set (CI images do) each of the tests' many processes would compile torch anew, 10 s each.
+UV := VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 # One thread a process: several processes with several threads each on few cores spend their time waiting for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
