@@ -7,6 +7,7 @@ UV_VERSION := 0.13.9
 # Compiled once, here: where PYTHONDONTWRITEBYTECODE is set (CI images do) each of the tests' many processes would compile torch anew, 10 s each.
 UV := VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 # One thread a process: several processes with several threads each on few cores spend their time waiting for each other.
+# With `-n 2` two processes share the tests; each has its own session fixtures. Tests on real nodes are not shared out: those exist once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -43,11 +44,11 @@ lint: setup ## style, types, and the arrows between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-unit: setup ## seconds to minutes, no servers
-	$(PYTEST) tests/unit
+test-unit: setup ## two or three minutes, no servers
+	$(PYTEST) tests/unit -n 2 --dist worksteal
 
 test-cluster: testcluster ## against a real control plane and a real S3 server
-	$(PYTEST) tests/cluster
+	$(PYTEST) tests/cluster -n 2 --dist loadfile
 
 test-e2e: testcluster-unclaimed testcluster ## real nodes, pods, torchrun, MLflow and S3; needs root
 	$(PYTEST) tests/e2e --ignore=tests/e2e/faults
