@@ -133,10 +133,9 @@ def _ended(entry: StageStatus, end: End, now: float, spent: bool = False) -> Sta
     record = entry.attempts[-1]
     known: dict[str, object] = {"rank": end.rank, "exit_code": end.exit_code, "checkpoint_step": end.checkpoint_step}
     known |= {"pod": end.pod or None, "node": end.node or None}
-    record = record.model_copy(
-        update={"ended_at": rfc3339(now), "outcome": str(end.outcome), "message": end.message, "spent_restart": spent, "failing_since": None}
-        | {name: value for name, value in known.items() if value is not None}
-    )
+    said: dict[str, object] = {"ended_at": rfc3339(now), "outcome": str(end.outcome), "message": end.message}
+    said |= {"spent_restart": spent, "failing_since": None}
+    record = record.model_copy(update=said | {name: value for name, value in known.items() if value is not None})
     return entry.model_copy(update={"attempts": [*entry.attempts[:-1], record]})
 
 

@@ -3,8 +3,10 @@
 The Job starts each replica once (`restartPolicy: Never`): restarting a gang is for whoever watches it. Where nobody does, the Job
 ends with its first failed pod (`backoffLimit: 0`); its controller then deletes the others together with whatever they had to say.
 Where somebody does, a failed pod leaves the others alone (`backoffLimitPerIndex: 0`, KEP-3850), as the one with the root cause
-often ends last. Pod `i` of Job `j` is `j-i.<service>`, resolvable before it is ready. The pods keep to the Pod Security Standard `restricted`, write only to
-/tmp, $HOME and /dev/shm, and hold no API token; `PodOptions.pod_template` overrides what a site needs otherwise.
+often ends last.
+
+Pod `i` of Job `j` is `j-i.<service>`, resolvable before it is ready. The pods keep to the Pod Security Standard `restricted`, write
+only to /tmp, $HOME and /dev/shm, and hold no API token; `PodOptions.pod_template` overrides what a site needs otherwise.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """Launchers of this machine: started through torchx's `local_cwd`, watched, stopped, and told as pods would be.
 
 A launcher ends as a pod does: its exit code, and its last word in `termination.json`. One that failed leaves the others of its gang
-to the operator, as the Job controller does. After a kill -9 of `kompress run` the launchers of the attempt end by themselves (`tether.py`); the next
-run waits for them and reads their last words.
+to `reconcile`, as the Job controller does. After a kill -9 of `kompress run` the launchers of the attempt end by themselves
+(`tether.py`); the next run waits for them and reads their last words.
 """
 
 import contextlib
