@@ -229,11 +229,6 @@ class Job:
         status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [worker]}
         self._patch_pod(pod, {"status": status})
 
-    def hold_pod(self, pod: dict[str, Any], held: bool) -> None:
-        """A pod that is deleted stays until its kubelet lets it go; one that no node has would be gone at once."""
-        finalizers = [*pod["metadata"].get("finalizers", ()), "kompress.test/kubelet"] if held else None
-        self.kubectl("patch", "pod", pod["metadata"]["name"], "--type=merge", "-p", json.dumps({"metadata": {"finalizers": finalizers}}))
-
     def succeed(self, stage: str, attempt: int = 1, **said: Any) -> None:
         """All pods of an attempt end well, and rank 0's says what it made."""
         usual: dict[str, Any] = {"artifact": f"s3://models/flowers/artifacts/{stage}", "digest": f"sha256:{stage}", "key": stage}
