@@ -10,6 +10,7 @@ The agent runs in a thread: a rendezvous waits inside of C++ code, where the mai
 
 import contextlib
 import dataclasses
+import importlib
 import logging
 import os
 import select
@@ -72,7 +73,7 @@ class Workers:
     def start(self) -> None:
         """Begin the rendezvous; returns as soon as the agent is imported, so that nothing else competes with that for the interpreter."""
         if not self._alone:
-            pass
+            importlib.import_module("torch.distributed.elastic.agent.server.local_elastic_agent")
         threading.Thread(target=self._run, name="agent", daemon=True).start()
 
     def stop(self) -> None:
