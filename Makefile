@@ -56,7 +56,7 @@ test-e2e: testcluster-unclaimed testcluster ## real nodes, pods, torchrun, MLflo
 test-faults: testcluster-unclaimed testcluster ## what happens to gangs on real nodes: eviction, a killed rank, a killed operator (slow)
 	$(PYTEST) tests/e2e/faults
 
-perf: setup ## speed and memory as ratios to peers, into build/perf (tens of minutes on a quiet machine)
+perf: testcluster-unclaimed testcluster ## speed and memory as ratios to peers, into build/perf (an hour and more on a quiet machine; needs root)
 	PYTHONPATH=tests $(BIN)/python -m perf path
 
 include tests/testcluster/testcluster.mk
