@@ -11,7 +11,7 @@ UV := VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-faults perf
+.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-docs test-faults perf
 
 help: ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -36,7 +36,7 @@ crds: setup ## the CRDs and the reference pages, from the models of the API
 run: setup ## the example on this machine: fine-tune, distill, prune, export; MLflow on sqlite
 	$(BIN)/kompress run examples/digits.yaml
 
-test: testcluster-unclaimed lint test-unit test-cluster test-e2e ## everything; needs root
+test: testcluster-unclaimed lint test-unit test-cluster test-e2e test-docs ## everything; needs root
 
 lint: setup ## style, types, and the arrows between the packages
 	$(BIN)/ruff check .
@@ -52,6 +52,9 @@ test-cluster: testcluster ## against a real control plane and a real S3 server
 
 test-e2e: testcluster-unclaimed testcluster ## real nodes, pods, torchrun, MLflow and S3; needs root
 	$(PYTEST) tests/e2e --ignore=tests/e2e/faults
+
+test-docs: testcluster-unclaimed testcluster ## the docs, executed: `make demo`, `make run`, every command and manifest of every page; needs root
+	$(PYTEST) tests/docs
 
 test-faults: testcluster-unclaimed testcluster ## what happens to gangs on real nodes: eviction, a killed rank, a killed operator (slow)
 	$(PYTEST) tests/e2e/faults

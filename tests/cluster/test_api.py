@@ -43,6 +43,8 @@ def test_the_good_manifest_is_taken_and_shown_in_columns(api: Connection, namesp
 def test_a_field_is_explained(api: Connection) -> None:
     said = api.kubectl("explain", "compressionjob.spec.stages.prune")
     assert "Share of channels, heads or layers to remove." in said
+    assert "exactly one of pruningRatio, sparsity, pattern, constraints or search" in " ".join(said.split())
+    assert "Pruning is done in this many steps with recovery in between. Default: `1`." in " ".join(said.split())
 
 
 @pytest.mark.parametrize(
