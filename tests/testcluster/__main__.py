@@ -28,7 +28,7 @@ def install(_: argparse.Namespace) -> None:
 
 def unclaimed(_: argparse.Namespace) -> None:
     """fail at once if another cluster has the machine's real nodes, naming it"""
-    if "KUBECONFIG" not in os.environ:  # else the tests take that cluster, and start none
+    if not os.environ.get("KUBECONFIG"):  # else the tests take that cluster, and start none
         claim.refuse_if_taken()
 
 
