@@ -76,10 +76,10 @@ def pack(folder: Path, target: Path) -> Path:
     described = read_description(folder)
     files = [str(path) for path in sorted(folder.iterdir())]
     first = next(iter(described.get("files", [])), None)
-    shape = first["input"] if first else [1, described["preprocessing"]["channels"], *[described["preprocessing"]["image_size"]] * 2]
-    batch = -1 if first is None or first.get("dynamicBatch", True) else shape[0]
+    batch = (first or {}).get("batch") or -1
+    inputs = [TensorSpec(numpy.dtype(entry["dtype"]), (batch, *entry["shape"][1:]), entry["name"]) for entry in described["inputs"]]
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(numpy.dtype("float32"), (batch, *shape[1:]), "input")]),
+        inputs=Schema(inputs),
         outputs=Schema([TensorSpec(numpy.dtype("float32"), (batch, len(described["labels"])), "scores")]),
     )
     metadata = {"labels": described["labels"], "preprocessing": described["preprocessing"], "lineage": described.get("lineage", [])}
@@ -103,13 +103,11 @@ def pack(folder: Path, target: Path) -> Path:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """What a stage says of its files. Their names are in camelCase, as everywhere in JSON."""
+    """What a stage says of its files."""
     path = next((folder / name for name in (EXPORT, BUNDLE) if (folder / name).exists()), None)
     if path is None:
         raise InvalidManifest(f"{folder} holds neither {EXPORT} nor {BUNDLE}", hint="register the artifact of a stage that makes a model")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    preprocessing = found["preprocessing"]
-    found["preprocessing"] = preprocessing | {"image_size": preprocessing.get("imageSize", preprocessing.get("image_size"))}
     return found
 
 

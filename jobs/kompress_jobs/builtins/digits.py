@@ -1,0 +1,41 @@
+"""builtin://digits: 1,797 grey images of hand-written digits, 8 by 8, shipped with scikit-learn (no download).
+
+E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998. Split by hash within each class: 20 % test,
+10 % of the rest validation.
+"""
+
+import hashlib
+
+import torch
+
+from kompress_api.places import Dataset
+from kompress_jobs.data import HELD_OUT, Data, MemorySplit, cut
+
+TEST_SHARE = 0.2
+
+
+def load(dataset: Dataset) -> Data:
+    """The data set in memory."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    pixels = torch.from_numpy(raw.images).mul(255 / 16).round().to(torch.uint8)[:, None]
+    labels = [int(label) for label in raw.target]
+    size = dataset.image_size or pixels.shape[-1]
+    resized = resize(pixels, size)
+    names = [hashlib.sha256(image.tobytes()).hexdigest() + str(index) for index, image in enumerate(raw.images)]
+    rest, test = cut(names, labels, TEST_SHARE)
+    kept, held = cut([names[i] for i in rest], [labels[i] for i in rest], HELD_OUT)
+    train, validation = [rest[i] for i in kept], [rest[i] for i in held]
+    target = torch.tensor(labels)
+    parts = {"train": train, "validation": validation, "test": test}
+    splits = {name: MemorySplit(resized[chosen], target[chosen]) for name, chosen in parts.items()}
+    return Data([str(name) for name in raw.target_names], **splits, image_size=size, channels=1)
+
+
+def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 images (samples, channels, side, side) -> (samples, channels, size, size)."""
+    if pixels.shape[-1] == size:
+        return pixels
+    scaled = torch.nn.functional.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
+    return scaled.round().clamp(0, 255).to(torch.uint8)
