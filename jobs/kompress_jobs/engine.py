@@ -22,6 +22,7 @@ from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.data import Data, Split
 from kompress_jobs.measure import latency, size
 from kompress_jobs.measure.classification import Figures
+from kompress_jobs.samples import place
 from kompress_jobs.training import objective
 from kompress_jobs.training.checkpoint import Checkpoints
 from kompress_jobs.training.evaluate import evaluate
@@ -91,7 +92,7 @@ class Bench:
         """Collective: figures on the test split, size, and eager latency (rank 0, batch 1, one thread). A stop point."""
         self.stop_point()
         scored = self.score(found, self.data.test, intervals=True)
-        sample = bundle.sample(found.description, 1).to(self.context.device)
+        sample = place(found.description.preprocessing.sample(1), self.context.device)
         values = scored.values | size.sizes(found.model, sample)
         if self.gang.rank == 0:
             values |= latency.eager(found.model.eval(), sample)
@@ -145,14 +146,14 @@ class Bench:
         update = {"metrics": after.values, "lineage": [*found.description.lineage, step]}
         described: Description = found.description.model_copy(update=update)
         bundle.write(folder, found.model, described)
-        images, _ = self.data.validation.images(torch.arange(min(reload.SAMPLES, len(self.data.validation))))
-        inputs = self.task.prepare(images, described.preprocessing).contiguous()
+        samples, _ = self.data.validation.read(torch.arange(min(reload.SAMPLES, len(self.data.validation))))
+        inputs = described.preprocessing(samples)
         reload.prove(folder, found.model, inputs, self.context.scratch)
         return folder
 
     def refuse_collapse(self, before: Measured, after: Measured) -> None:
         """A stage that leaves a model at chance that was clearly above it has failed."""
-        chance = 1 / len(self.data.labels)
+        chance = self.task.chance(self.data.labels)
         low = before.details["intervals"]["accuracy"][0]
         high = after.details["intervals"]["accuracy"][1]
         if low > 2 * chance and high < 1.5 * chance:

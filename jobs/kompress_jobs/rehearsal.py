@@ -17,7 +17,7 @@ from kompress_api.dag import inputs_of
 from kompress_api.errors import KompressError, MethodRefused
 from kompress_api.job import CompressionJobSpec, Evaluation
 from kompress_api.names import SOURCE
-from kompress_jobs import assemble, bundle, registry
+from kompress_jobs import assemble, registry
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.data import Data
 from kompress_jobs.measure import size
@@ -42,8 +42,8 @@ class Room:
     def batch(self) -> Batch:
         """A few training samples."""
         indices = torch.arange(min(SAMPLES, len(self.data.train)))
-        images, found = self.data.train.images(indices)
-        return Batch(images, self.data.train.labels[indices[found]], indices[found], 1.0)
+        samples, found = self.data.train.read(indices)
+        return Batch(samples, self.data.train.labels[indices[found]], indices[found], 1.0)
 
     def step(self, found: Loaded, learn: Objective, *, field: str) -> None:
         """One forward and backward pass; raises MethodRefused with the model's own words when it can't be trained."""
@@ -54,8 +54,8 @@ class Room:
             raise
         except Exception as error:
             raise MethodRefused(
-                f"the model can't be trained on images of {self.data.image_size} by {self.data.image_size} pixels: {error}",
-                hint="set dataset.imageSize to a size that the model takes, or use another model",
+                f"the model can't be trained on these samples: {error}",
+                hint="use another model, or of images set dataset.imageSize to a size that the model takes",
                 field=field,
             ) from error
         finally:
@@ -109,7 +109,7 @@ def fresh_copy(found: Loaded) -> Loaded:
 
 def forecast(found: Loaded, *, exact: bool) -> Forecast:
     """Measure a rehearsed model."""
-    measured: Mapping[str, float] = size.sizes(found.model, bundle.sample(found.description, 1))
+    measured: Mapping[str, float] = size.sizes(found.model, found.description.preprocessing.sample(1))
     return Forecast(int(measured["parameters"]), int(measured["macs"]), int(measured["modelSizeBytes"]), exact)
 
 

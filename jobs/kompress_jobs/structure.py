@@ -12,12 +12,13 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs import registry
+from kompress_jobs.samples import Inputs
 
 Change = dict[str, Any]
 
 
-def replay(model: nn.Module, history: Sequence[Change], sample: torch.Tensor) -> nn.Module:
-    """Do every change again, in place where possible; `sample` is an input for tracing, (batch, channels, size, size)."""
+def replay(model: nn.Module, history: Sequence[Change], sample: Inputs) -> nn.Module:
+    """Do every change again, in place where possible; `sample` are inputs for tracing."""
     for index, change in enumerate(history):
         if change["change"] == "head":
             model = with_head(model, change["module"], change["outputs"])
@@ -27,7 +28,7 @@ def replay(model: nn.Module, history: Sequence[Change], sample: torch.Tensor) ->
     return model
 
 
-def head_of(model: nn.Module, sample: torch.Tensor) -> str:
+def head_of(model: nn.Module, sample: Inputs) -> str:
     """Name of the layer that gives the outputs: the last Linear or Conv2d that runs in a forward pass.
 
     Raises MethodRefused when there is none.
@@ -41,7 +42,7 @@ def head_of(model: nn.Module, sample: torch.Tensor) -> str:
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(sample)
+            model.eval()(*sample)
     finally:
         for hook in hooks:
             hook.remove()

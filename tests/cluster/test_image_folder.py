@@ -37,7 +37,7 @@ def test_a_bucket_gives_the_same_samples_and_splits_as_the_disk(images: Dataset,
         ours, theirs = getattr(remote, split), getattr(local, split)
         assert torch.equal(ours.labels, theirs.labels)
         everything = torch.arange(len(ours))
-        assert torch.equal(ours.images(everything)[0], theirs.images(everything)[0])
+        assert torch.equal(ours.read(everything)[0], theirs.read(everything)[0])
 
 
 def test_the_preflight_copies_a_few_files(images: Dataset, tmp_path: Path) -> None:

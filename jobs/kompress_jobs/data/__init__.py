@@ -1,4 +1,4 @@
-"""Labelled samples: three splits of images with one label map, however they are stored.
+"""Labelled samples: three splits with one label map, however they are stored.
 
 The module that reads them is named by `dataset.format` (imagefolder), or by the scheme of `dataset.source` where there is
 no format (builtin). Each has `load(dataset, scratch, field, first) -> Data`. Splits
@@ -16,36 +16,36 @@ import torch
 from kompress_api.errors import DataUnreadable, MethodRefused
 from kompress_api.places import Dataset
 from kompress_jobs import registry
+from kompress_jobs.samples import Samples, pick
 
 HELD_OUT = 0.1
 """Share of train that a missing split is cut from it."""
 
 
 class Split(Protocol):
-    """Samples of one split; `images` may be called from another thread."""
+    """Samples of one split; `read` may be called from another thread."""
 
     labels: torch.Tensor
     """(samples,), int64."""
 
     def __len__(self) -> int: ...
 
-    def images(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (found, channels, size, size), uint8, and the positions in `indices` that could be read, (found,)."""
+    def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
+        """Samples, and the positions in `indices` that could be read, (found,)."""
 
 
 @dataclass
-class TensorSplit:
+class MemorySplit:
     """A split that lies in memory."""
 
-    pixels: torch.Tensor
-    """(samples, channels, size, size), uint8."""
+    samples: Samples
     labels: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.pixels[indices], torch.arange(len(indices))
+    def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
+        return pick(self.samples, indices), torch.arange(len(indices))
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,15 @@ class Data:
 
     labels: list[str]
     """Class names; a sample's label is an index into it."""
-    image_size: int
-    """Side in pixels."""
-    channels: int
-    """1 or 3."""
     train: Split
     validation: Split
     test: Split
+    image_size: int = 0
+    """Of images: side in pixels."""
+    channels: int = 0
+    """Of images: 1 or 3."""
+    sample_rate: int = 0
+    """Of sound: samples a second."""
     unreadable: dict[str, list[str]] = field(default_factory=dict)
     """Split -> paths that were skipped."""
 

@@ -13,7 +13,7 @@ import torch
 
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
-from kompress_jobs.data import HELD_OUT, Data, Split, TensorSplit, cut
+from kompress_jobs.data import HELD_OUT, Data, MemorySplit, Split, cut
 from kompress_jobs.data_place import open_place
 
 IN_MEMORY_BYTES = 512 * 2**20
@@ -59,7 +59,7 @@ def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = Non
         lazy = FolderSplit(listing, root, size, most, where)
         splits[split] = in_memory(lazy) if samples * 3 * size * size <= IN_MEMORY_BYTES else lazy
         report[split] = lazy.unreadable
-    return Data(classes, size, 3, splits["train"], splits["validation"], splits["test"], report)
+    return Data(classes, **splits, image_size=size, channels=3, unreadable=report)
 
 
 def list_split(paths: list[str], name: str, expected: list[str] | None, source: str, where: str) -> tuple[list[str], Listing]:
@@ -157,7 +157,7 @@ class FolderSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode these samples; raises DataUnreadable when more than the allowed share of the split was unreadable so far."""
         paths = [self.root / self.listing.paths[index] for index in indices.tolist()]
         decoded = list(self.pool.map(decode, paths, [self.size] * len(paths)))
@@ -176,15 +176,15 @@ class FolderSplit:
         return torch.stack([decoded[i] for i in found]) if found else empty, torch.tensor(found, dtype=torch.int64)  # type: ignore[misc]
 
 
-def in_memory(split: FolderSplit) -> TensorSplit:
+def in_memory(split: FolderSplit) -> MemorySplit:
     """Decode everything; what can't be read is left out."""
     pixels, kept = [], []
     for chunk in chunks(len(split)):
-        images, found = split.images(chunk)
+        images, found = split.read(chunk)
         pixels.append(images)
         kept.append(chunk[found])
     chosen = torch.cat(kept)
-    return TensorSplit(torch.cat(pixels), split.labels[chosen])
+    return MemorySplit(torch.cat(pixels), split.labels[chosen])
 
 
 def chunks(count: int, size: int = 512) -> Iterator[torch.Tensor]:

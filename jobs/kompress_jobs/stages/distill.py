@@ -103,12 +103,12 @@ def imitate(
     @torch.no_grad()
     def teach(batch: Batch) -> torch.Tensor:
         if cached is not None:
-            return cached[batch.indices].to(batch.images.device)
-        scores: torch.Tensor = task.logits(teacher.model(task.prepare(batch.images, teacher.description.preprocessing)))
+            return cached[batch.indices].to(batch.targets.device)
+        scores: torch.Tensor = task.logits(teacher.model(*teacher.description.preprocessing(batch.samples)))
         return scores
 
     def learn(model: nn.Module, batch: Batch) -> torch.Tensor:
-        outputs = model(task.prepare(batch.images, student.description.preprocessing))
+        outputs = model(*student.description.preprocessing(batch.samples))
         imitated: torch.Tensor = imitation(task.logits(outputs), teach(batch), spec.temperature) * factor
         if spec.alpha == 1:
             return imitated

@@ -88,6 +88,7 @@ def plan(
             labels=samples.labels,
             image_size=samples.image_size,
             channels=samples.channels,
+            sample_rate=samples.sample_rate,
         ),
         source_key=source,
         students=students,
