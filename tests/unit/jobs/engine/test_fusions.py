@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kompress_api.errors import MethodRefused
-from kompress_api.stages.fuse import Fuse, FuseMethod
+from kompress_api.stages.fuse import Fuse
 from kompress_jobs import registry
 from kompress_jobs.fusions import Fused, Material, Tensors, dare, slerp, ties
 
@@ -96,8 +96,3 @@ def test_what_would_be_ignored_or_has_no_meaning_is_refused(method: str, weights
     with pytest.raises(MethodRefused) as caught:
         fuse(method, [FIRST] * len(weights), weights=weights)
     assert caught.value.field == field
-
-
-def test_every_method_of_the_api_is_there() -> None:
-    names = {registry.module_name(method) for method in FuseMethod} - {"ensemble"}
-    assert names == set(registry.known("fusions"))
