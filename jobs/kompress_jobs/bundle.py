@@ -93,6 +93,7 @@ def write_description(path: Path, description: Description, **more: Any) -> None
     content = description.model_copy(update={"inputs": inputs_of(description)}).dump() | more
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for name, data in description.preprocessing.files().items():
+        (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
         (path.parent / name).write_bytes(data)
 
 

@@ -1,7 +1,7 @@
 """Structural changes of a model as data: what was done after its factory made it, so that it can be done again.
 
-A change is a JSON object with the key `change`: `head` (here) or a granularity of pruning (`granularities/<name>.py`,
-function `replay`). Changes are replayed in order, before the weights are loaded.
+A change is a JSON object with the key `change`: `head` (here), `fold_batch_norm` (`batch_norm.py`) or a granularity of pruning
+(`granularities/<name>.py`), each with a function `replay`. Changes are replayed in order, before the weights are loaded.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,10 @@ def replay(model: nn.Module, history: Sequence[Change], sample: Inputs) -> nn.Mo
     for index, change in enumerate(history):
         if change["change"] == "head":
             model = with_head(model, change["module"], change["outputs"])
+        elif change["change"] == "fold_batch_norm":
+            from kompress_jobs import batch_norm
+
+            model = batch_norm.replay(model, change, sample)
         else:
             granularity = registry.load("granularities", change["change"], field=f"bundle.json: history[{index}]")
             model = granularity.replay(model, change, sample)

@@ -45,7 +45,7 @@ PRUNE: tuple[Row, ...] = (
 )
 
 
-def refuse(spec: FineTune | Distill | Prune | Export, *, field: str) -> None:
+def refuse(spec: FineTune | Distill | Prune | Export | Training, *, field: str) -> None:
     """Raise MethodRefused for the first field of a stage that this version does not do; `field` is the path of the stage's kind."""
     if isinstance(spec, Prune):
         _check(spec, PRUNE, field)
