@@ -19,6 +19,7 @@ VALUES: dict[str, list[str]] = {
     "granularities": list(Granularity),
     "importances": list(Importance),
     "exporters": list(FormatType),
+    "quantizers": ["onnx_runtime"],  # named by exporters
     "models": list(MODEL_SCHEMES),
     "data": [*DATA_SCHEMES, *DataFormat],
     "stages": [*KINDS, "preflight", "report"],
