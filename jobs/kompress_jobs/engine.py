@@ -121,12 +121,21 @@ class Bench:
         """Collective: see `loop.train`."""
         train(plan, state, self.context, self.gang, self.checkpoints)
 
-    def finish(self, found: Loaded, before: Measured, details: dict[str, Any] | None = None, *, role: str | None = "model") -> StageOutput:
-        """Collective: measure the result, log before and after, write the bundle, and rebuild it in a clean process.
+    def finish(
+        self,
+        found: Loaded,
+        before: Measured,
+        details: dict[str, Any] | None = None,
+        *,
+        role: str | None = "model",
+        after: Measured | None = None,
+    ) -> StageOutput:
+        """Collective: measure the result (where `after` does not tell it), log before and after, write the bundle, and rebuild it in a
+        clean process.
 
         Raises AccuracyCollapsed when a model that knew something is left at chance, ParityFailed when the bundle answers differently.
         """
-        after = self.measure(found)
+        after = after or self.measure(found)
         self.refuse_collapse(before, after)
         figures = dict(after.values)
         if role is not None and self.context.is_source(role):

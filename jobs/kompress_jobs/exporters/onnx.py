@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kompress_jobs.preprocessing import Preprocessing
 
 SUFFIX = ".onnx"
+QUANTIZER = "onnx_runtime"
 METADATA = "kompress"
 """Key of the model's own metadata: labels and preprocessing, as JSON."""
 

@@ -19,12 +19,11 @@ from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.exporters import Engine
 from kompress_jobs.measure import latency, parity
+from kompress_jobs.measure.on_engine import BATCH, arrays, real_inputs, score
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.rehearsal import Room
-from kompress_jobs.samples import Inputs
 
 PYTORCH_PREFIX = "pytorch."
-BATCH = 128
 Place = tuple[str, str, int]
 """Format, target, batch size."""
 
@@ -49,6 +48,7 @@ def run(context: StageContext) -> StageOutput:
     refuse(spec, field=bench.field())
     exporters = {form.type: registry.load("exporters", form.type, field=bench.field("formats")) for form in spec.formats}
     models = {role: bench.take(role, "Keep") for role in ("model", "baseline")}
+    refuse_recipe(spec, exporters, models["model"], field=bench.field())
     measured = {role: bench.measure(found) for role, found in models.items()}
     output, stopped = StageOutput(), False
     if bench.gang.rank == 0:
@@ -111,9 +111,9 @@ def refuse(spec: Export, *, field: str) -> None:
             )
     fixed = spec.targets[0].batch_sizes[0]
     for index, form in enumerate(spec.formats):
-        if form.precision != "FP32":
+        if form.precision == "FP16":
             raise MethodRefused(
-                f"precision {form.precision} is not built in this version", hint="use FP32", field=f"{field}.formats[{index}].precision"
+                "precision FP16 is not built in this version", hint="use FP32 or INT8", field=f"{field}.formats[{index}].precision"
             )
         if not form.dynamic_batch and any(target.batch_sizes != [fixed] for target in spec.targets):
             raise MethodRefused(
@@ -131,9 +131,34 @@ def step_of(form: Format, spec: Export) -> int | None:
 def lower(exporter: ModuleType, found: Loaded, path: Path, form: Format, spec: Export) -> None:
     """Write one file; a fixed batch axis takes the first target's first batch size."""
     model = found.model.cpu().eval()
-    preprocessing = found.description.preprocessing
+    preprocessing, recipe = found.description.preprocessing, recipe_of(form, found)
     metadata = {"labels": found.description.labels, "preprocessing": preprocessing.dump()}
-    exporter.lower(model, preprocessing, path, batch=step_of(form, spec), opset=form.opset, metadata=metadata)
+    plain = path if recipe is None else path.with_name(f"float-{path.name}")
+    exporter.lower(model, preprocessing, plain, batch=step_of(form, spec), opset=form.opset, metadata=metadata)
+    if recipe is not None:
+        registry.load("quantizers", recipe["quantizer"], field="bundle.json: quantization.quantizer").apply(plain, path, recipe)
+        plain.unlink()
+
+
+def recipe_of(form: Format, found: Loaded) -> dict[str, Any] | None:
+    """How the graph is quantized; None: not at all. Without a precision the bundle decides."""
+    return None if form.precision == "FP32" else found.description.quantization
+
+
+def refuse_recipe(spec: Export, exporters: Mapping[Any, ModuleType], found: Loaded, *, field: str) -> None:
+    """Raise MethodRefused where a format can't do what the model's recipe, or the manifest, asks for."""
+    recipe = found.description.quantization
+    for index, form in enumerate(spec.formats):
+        where = f"{field}.formats[{index}].precision"
+        if form.precision == "INT8" and recipe is None:
+            raise MethodRefused("the model has no quantization recipe", hint="export from a quantize stage", field=where)
+        quantizer = getattr(exporters[form.type], "QUANTIZER", None)
+        if recipe is not None and form.precision != "FP32" and quantizer != recipe["quantizer"]:
+            raise MethodRefused(
+                f"the recipe is for {recipe['quantizer']}, which does not write {form.type.value}",
+                hint="set precision: FP32 for this format, or use ONNX",
+                field=where,
+            )
 
 
 def describe(bench: Bench, folder: Path, found: Loaded, spec: Export, exporters: dict[Any, ModuleType], measured: Measured) -> None:
@@ -162,22 +187,8 @@ def prove(bench: Bench, lowered: Lowered, found: Loaded, spec: Export, form: For
             parts = zip(*(part.split(BATCH) for part in inputs), strict=True)
             expected = torch.cat([bench.task.logits(found.model(*part)) for part in parts]).numpy()
         compared = parity.compare(expected, answer.outputs, spec.verify)
-        parity.require(compared, spec.verify, field=bench.field())
+        parity.require(compared, spec.verify, quantized=recipe_of(form, found) is not None, field=bench.field())
         details["parity"][form.type.value] = compared.dump()
-
-
-def score(bench: Bench, engine: Engine, found: Loaded, step: int | None) -> Measured:
-    """The engine's figures on the test split."""
-    scores, positions = [], []
-    for chunk in torch.arange(len(bench.data.test)).split(step or BATCH):
-        samples, seen = bench.data.test.read(chunk)
-        inputs = filled(found.description.preprocessing(samples), step or len(seen))
-        scores.append(torch.from_numpy(engine(arrays(inputs))[: len(seen)]))
-        positions.append(chunk[seen])
-    targets = bench.data.test.labels[torch.cat(positions)]
-    scored = bench.task.figures(torch.cat(scores), targets, found.description.labels)
-    intervals = {name: list(interval) for name, interval in scored.intervals.items()}
-    return Measured(scored.values, {"intervals": intervals, "perClass": scored.per_class, "samples": scored.samples})
 
 
 def time(
@@ -207,23 +218,6 @@ def time(
             )
 
 
-def real_inputs(bench: Bench, found: Loaded, batch_size: int) -> list[Array]:
-    """The first validation samples, repeated where there are fewer than a batch."""
-    samples, _ = bench.data.validation.read(torch.arange(min(batch_size, len(bench.data.validation))))
-    return arrays(filled(found.description.preprocessing(samples), batch_size))
-
-
-def filled(inputs: Inputs, batch_size: int) -> Inputs:
-    """Samples repeated until there are `batch_size`."""
-    rows = torch.arange(batch_size) % len(inputs[0])
-    return tuple(part[rows] for part in inputs)
-
-
-def arrays(inputs: Inputs) -> list[Array]:
-    """As engines take them."""
-    return [part.contiguous().numpy() for part in inputs]
-
-
 def _bind(engine: Engine, inputs: Sequence[Array]) -> Callable[[], Array]:
     return lambda: engine(inputs)
 
@@ -248,8 +242,12 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     assert isinstance(spec, Export)
     refuse(spec, field=field)
     found = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
+    exporters = {
+        form.type: registry.load("exporters", form.type, field=f"{field}.formats[{index}].type") for index, form in enumerate(spec.formats)
+    }
+    refuse_recipe(spec, exporters, found, field=field)
     for index, form in enumerate(spec.formats):
-        exporter = registry.load("exporters", form.type, field=f"{field}.formats[{index}].type")
+        exporter = exporters[form.type]
         preprocessing, where = found.description.preprocessing, f"{field}.formats[{index}].type"
         exporter.rehearse(found.model.eval(), preprocessing, batch=step_of(form, spec), field=where)
     return found
