@@ -114,6 +114,8 @@ class Dataset(Access):
     """Names of the splits."""
     image_size: Annotated[int, Field(ge=8, le=2048)] | None = None
     """Side in pixels that images are resized to; absent: the data's own where all have one size, else 224."""
+    max_length: Annotated[int, Field(ge=8, le=32768)] | None = None
+    """Tokens that texts are cut to; absent: as many as the model takes, at most 512."""
     max_unreadable_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of a split's samples that may be unreadable: they are counted, named and skipped; more fails the stage with 65."""
     multi_label: bool = False

@@ -5,6 +5,7 @@ their shapes fit, so a bundle can build it again. A bundle comes as it is; its h
 differ and the stage allows it, and the change is written into its history.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -49,23 +50,26 @@ def from_library(source: ModelSource, scheme: str, name: str, data: Data, task: 
     library = registry.load("models", scheme, field=f"{field}.source")
     arguments = library.settled(name, source.arguments, task, field=field) if hasattr(library, "settled") else source.arguments
     model = models.construct(source.source, arguments, classes, task, field=field)
-    pretrained = Pretrained()
+    pretrained, fresh = Pretrained(), ()
     if source.pretrained:
         pretrained = library.pretrained(name, source.arguments, task, field=field)
-        take_over(model, pretrained.state)
+        fresh = take_over(model, pretrained.state)
+    preprocessing = None
     if hasattr(library, "preprocessing"):
-        preprocessing = library.preprocessing(name, source.arguments, data, task, field=field)
-    else:
+        preprocessing = library.preprocessing(name, arguments, model, data, task, field=field)
+    if preprocessing is None:
         preprocessing = registry.load("tasks", task, field="spec.task").preprocessing_for(model, data, pretrained, field=field)
     architecture = Architecture(source=source.source, arguments=arguments, num_classes=classes)
     description = Description(task=task, architecture=architecture, labels=data.labels, preprocessing=preprocessing)
-    return with_outputs(Loaded(model, description), classes)
+    return dataclasses.replace(with_outputs(Loaded(model, description), classes), fresh=fresh)
 
 
-def take_over(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Load what fits by name and shape: all but a head of another size."""
+def take_over(model: nn.Module, state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Load what fits by name and shape, all but a head of another size; returns the names of the model's weights that stay fresh."""
     own = model.state_dict()
-    model.load_state_dict({name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}, strict=False)
+    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(fitting, strict=False)
+    return tuple(sorted(own.keys() - fitting.keys()))
 
 
 def with_labels(found: Loaded, data: Data, head: Head, *, field: str) -> Loaded:

@@ -30,7 +30,7 @@ class Architecture(Model):
     """How the untouched model is made; the number of classes is that of the description's labels."""
 
     source: str
-    """torchvision://, timm:// or python://."""
+    """torchvision://, timm://, hf:// or python://."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the constructor."""
     num_classes: int
@@ -79,6 +79,8 @@ class Loaded:
 
     model: nn.Module
     description: Description
+    fresh: tuple[str, ...] = ()
+    """Weights that should have come from the library's and did not fit."""
 
 
 def write(folder: Path, model: nn.Module, description: Description) -> None:

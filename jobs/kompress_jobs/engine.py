@@ -30,6 +30,10 @@ from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.loop import Objective, Plan, train
 from kompress_jobs.training.state import State
 
+NAMES_TOLD = 4
+SAMPLES_TOLD = 1000
+"""Training samples whose length is looked at."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -57,7 +61,7 @@ class Bench:
             )
         for split, paths in self.data.unreadable.items():
             if paths:
-                context.events.warning(f"{len(paths)} unreadable files of split {split} were skipped, the first is {paths[0]}")
+                context.events.warning(f"{len(paths)} unreadable samples of split {split} were skipped, the first is {paths[0]}")
 
     def field(self, *path: str) -> str:
         """Path of a field of this stage in the manifest."""
@@ -75,8 +79,26 @@ class Bench:
             )
         else:
             found = assemble.with_labels(bundle.read(self.context.artifact(role)), self.data, head, field=self.field())
+        self.tell(found)
         found.model.to(self.context.device)
         return found
+
+    def tell(self, found: Loaded) -> None:
+        """Warn of what a model that was just loaded will not use: weights that did not fit, samples that are too large for it."""
+        if self.gang.rank:
+            return
+        if found.fresh:
+            names = ", ".join(found.fresh[:NAMES_TOLD]) + (", ..." if len(found.fresh) > NAMES_TOLD else "")
+            self.context.events.warning(f"{len(found.fresh)} weights of the source do not fit the model and start fresh: {names}")
+        if not found.description.preprocessing.limited:
+            return
+        count = len(self.data.train)
+        looked_at = torch.arange(min(count, SAMPLES_TOLD)) * count // min(count, SAMPLES_TOLD)
+        samples, seen = self.data.train.read(looked_at)
+        if shortened := found.description.preprocessing.shortened(samples):
+            self.context.events.warning(
+                f"{shortened} of {len(seen)} training samples that were looked at are longer than the model takes: their ends are cut off"
+            )
 
     def score(self, found: Loaded, split: Split, *, intervals: bool) -> Figures:
         """Collective: the task's figures."""

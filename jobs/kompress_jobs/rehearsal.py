@@ -23,6 +23,7 @@ from kompress_jobs.data import Data
 from kompress_jobs.measure import size
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.loop import Objective, set_training
+from kompress_jobs.training.refusals import refuse_augmentation
 
 SAMPLES = 4
 """Training samples that a stage is rehearsed with."""
@@ -88,6 +89,7 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path) -> dict[str, F
     for index, stage in enumerate(spec.stages):
         field = f"spec.stages[{index}].{stage.kind}"
         module = registry.load("stages", stage.kind, field=field)
+        refuse_augmentation(stage.spec, task, field=field)
         inputs = {entry.role: fresh_copy(models[entry.stage]) for entry in inputs_of(spec, stage)}
         exact = all(forecasts[entry.stage].exact for entry in inputs_of(spec, stage) if entry.role == "model")
         models[stage.name] = module.rehearse(stage, inputs, room, field=field)

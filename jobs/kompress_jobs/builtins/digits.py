@@ -17,8 +17,13 @@ from kompress_jobs.data import HELD_OUT, Data, MemorySplit, cut
 TEST_SHARE = 0.2
 
 
-def load(dataset: Dataset) -> Data:
-    """The data set in memory."""
+def made_of(dataset: Dataset) -> dict[str, str]:
+    """What ships it."""
+    return {"scikit-learn": importlib.metadata.version("scikit-learn")}
+
+
+def load(dataset: Dataset, first: int | None = None) -> Data:
+    """The data set in memory, all of it."""
     table = numpy.loadtxt(digits_file(), delimiter=",")
     images = table[:, :-1].reshape(-1, 8, 8)
     pixels = torch.from_numpy(images).mul(255 / 16).round().to(torch.uint8)[:, None]

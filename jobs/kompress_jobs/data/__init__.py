@@ -1,10 +1,11 @@
 """Labelled samples: three splits with one label map, however they are stored.
 
-The module that reads them is named by `dataset.format` (imagefolder), or by the scheme of `dataset.source` where there is
-no format (builtin). Each has `load(dataset, scratch, field, first) -> Data`. Splits
+The module that reads them is named by `dataset.format` (imagefolder, parquet, ...), or by the scheme of `dataset.source` where
+there is no format (builtin). Each has `load(dataset, scratch, field, first) -> Data`. Splits
 are cut by hash, so they are the same on every machine and in every process.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ class Data:
     """Of images: side in pixels."""
     channels: int = 0
     """Of images: 1 or 3."""
+    max_length: int = 0
+    """Of texts: most tokens that are asked for; 0: the model's own limit."""
     sample_rate: int = 0
     """Of sound: samples a second."""
     unreadable: dict[str, list[str]] = field(default_factory=dict)
@@ -79,6 +82,8 @@ def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first:
     scheme = dataset.source.partition("://")[0]
     name, where = (dataset.format, "format") if dataset.format is not None else (scheme, "source")
     found: Data = registry.load("data", name, field=f"{field}.{where}").load(dataset, scratch, field=field, first=first)
+    if dataset.max_length is not None:
+        found = dataclasses.replace(found, max_length=dataset.max_length)
     if len(found.labels) < 2:
         raise DataUnreadable(
             f"{dataset.source} has one class only ({found.labels[0]}): there is nothing to tell apart",

@@ -143,7 +143,7 @@ def widths(model: nn.Module) -> dict[str, int]:
 def refuse_attention(model: nn.Module, *, field: str) -> None:
     """Attention shares its width among heads; cutting channels of it needs the heads' bookkeeping, which is granularity Head's."""
     for name, module in model.named_modules():
-        if hasattr(module, "num_heads"):
+        if any(hasattr(module, name) for name in ("num_heads", "num_attention_heads", "n_heads")):
             raise MethodRefused(
                 f"{name} is an attention layer ({type(module).__name__}): channels of attention are not pruned in this version",
                 hint="prune a convolutional model, or leave this stage out",

@@ -2,8 +2,9 @@
 
 A library's module (torchvision, timm, python) has `construct(name, arguments, num_classes, task, field) -> nn.Module` and
 `pretrained(name, arguments, task, field) -> Pretrained`. It may have `settled(name, arguments, task, field) -> arguments`, where
-the name alone would not build the same model elsewhere, and `preprocessing(name, arguments, data, task, field)`, where the
-model comes with its own. A place's module (s3, file) has `fetch(source, scratch, role, field) -> folder of a bundle`. What is
+the name alone would not build the same model elsewhere, `preprocessing(name, arguments, model, data, task, field)`, where
+models come with their own (None: the task decides), and `stands_for(name, field)`, where the library's version does not say
+what lies behind the name. A place's module (s3, file) has `fetch(source, scratch, role, field) -> folder of a bundle`. What is
 done to a model afterwards is written down in its bundle (`structure`).
 """
 
@@ -39,7 +40,7 @@ def split(source: str) -> tuple[str, str]:
 
 
 def construct(source: str, arguments: Mapping[str, Any], num_classes: int, task: str, *, field: str) -> nn.Module:
-    """Build an architecture with fresh weights from torchvision://, timm:// or python://.
+    """Build an architecture with fresh weights from a library's scheme.
 
     Raises UnknownModel (with near matches), InvalidManifest (arguments), FactoryNotAllowed, UnknownMethod (scheme).
     """

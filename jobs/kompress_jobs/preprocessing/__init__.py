@@ -7,7 +7,7 @@ tokenizer) lie beside the weights. Nothing here is random: augmentation is the t
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, SerializeAsAny
 
@@ -17,10 +17,12 @@ from kompress_jobs.samples import Inputs, Samples
 
 
 class Preprocessing(Model):
-    """Base of all kinds; called with samples it gives inputs on the same device."""
+    """Base of all kinds; called with samples it gives inputs on the same device (of texts: on the CPU, see `samples.place`)."""
 
     type: str
     """Module of this package."""
+    limited: ClassVar[bool] = False
+    """Whether a sample may be too large, and then loses a part (`shortened`)."""
 
     @property
     @abstractmethod
@@ -39,6 +41,10 @@ class Preprocessing(Model):
     @abstractmethod
     def sample(self, batch: int = 2) -> Inputs:
         """Inputs of the right shape and type on the CPU, as large as they get; their content means nothing."""
+
+    def shortened(self, samples: Samples) -> int:
+        """How many of these lose a part, where that can happen."""
+        return 0
 
     def files(self) -> Mapping[str, bytes]:
         """What must lie beside the settings."""

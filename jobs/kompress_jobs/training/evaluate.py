@@ -8,7 +8,7 @@ from torch import nn
 from kompress_jobs.data import Split
 from kompress_jobs.measure.classification import Figures
 from kompress_jobs.preprocessing import Preprocessing
-from kompress_jobs.samples import move
+from kompress_jobs.samples import move, place
 from kompress_jobs.training.gang import Gang
 
 BATCH = 256
@@ -27,7 +27,8 @@ def predict(
     for chunk in gang.share(torch.arange(len(split))).split(BATCH):
         samples, found = split.read(chunk)
         if len(found):
-            scores.append(task.logits(model(*preprocessing(move(samples, gang.device)))).float().cpu())
+            inputs = place(preprocessing(move(samples, gang.device)), gang.device)
+            scores.append(task.logits(model(*inputs)).float().cpu())
             positions.append(chunk[found])
     classes = scores[0].shape[1] if scores else 0
     widest = int(gang.gather(torch.tensor([classes])).max())

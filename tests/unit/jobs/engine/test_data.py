@@ -169,9 +169,7 @@ def test_the_preflight_reads_a_few_samples_of_each_class(make_folder: MakeFolder
     assert torch.bincount(found.train.labels).tolist() == [3, 3]
 
 
-@pytest.mark.parametrize(
-    "fields", [{"source": "hf://flowers"}, {"source": "python://tiny:data"}, {"source": "file:///x", "format": "parquet"}]
-)
+@pytest.mark.parametrize("fields", [{"source": "hf://flowers"}, {"source": "python://tiny:data"}])
 def test_a_source_or_format_that_is_not_built_is_refused(fields: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(UnknownMethod, match=r"builtin|imagefolder"):
         data.load(Dataset.model_validate(fields), tmp_path)
