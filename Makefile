@@ -42,7 +42,8 @@ lint: setup ## style, types, and the arrows between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-unit: setup ## seconds to minutes, no servers
+test-unit: setup ## seconds to minutes, no servers; wants Debian's espeak-ng (installed for root)
+	$(TESTCLUSTER) install-packages espeak-ng
 	$(PYTEST) tests/unit
 
 test-cluster: testcluster ## against a real control plane and a real S3 server

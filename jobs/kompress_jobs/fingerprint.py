@@ -32,7 +32,7 @@ class Fingerprint:
     """`sha256:...`"""
     means: Means
     """What was looked at: sorted (path, size, ETag) of an S3 listing; (path, SHA-256) of files; (path, size, mtime in ns) of many
-    files; the library that ships the data; the sources of the user's factory."""
+    files; the library or program that the data come from; the sources of the user's factory."""
     files: int = 0
     """How many there are."""
     size: int = 0
@@ -43,8 +43,9 @@ def fingerprint(dataset: Dataset, *, role: str = "dataset", patience: float = PA
     """The fingerprint of a data set; raises DataUnreadable where there is no file, and the store's errors."""
     scheme = dataset.source.partition("://")[0]
     if scheme == "builtin":
-        version = importlib.metadata.version("scikit-learn")
-        return Fingerprint(digest({"scikit-learn": version}), "library")
+        from kompress_jobs.data import builtin  # torch, which nothing else here needs
+
+        return Fingerprint(digest(builtin.module_of(dataset).made_of(dataset)), "library")
     if scheme == "python":
         return Fingerprint(digest({name: package_sources(name) for name in factories_of(dataset)}), "sources")
     store, found = _listing(dataset, role, patience)

@@ -5,6 +5,7 @@ E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998. Spl
 """
 
 import hashlib
+import importlib.metadata
 
 import torch
 
@@ -14,8 +15,13 @@ from kompress_jobs.data import HELD_OUT, Data, MemorySplit, cut
 TEST_SHARE = 0.2
 
 
-def load(dataset: Dataset) -> Data:
-    """The data set in memory."""
+def made_of(dataset: Dataset) -> dict[str, str]:
+    """What ships it."""
+    return {"scikit-learn": importlib.metadata.version("scikit-learn")}
+
+
+def load(dataset: Dataset, first: int | None = None) -> Data:
+    """The data set in memory, all of it."""
     from sklearn.datasets import load_digits
 
     raw = load_digits()

@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from types import ModuleType
 
 from kompress_api.errors import InvalidManifest
 from kompress_api.places import Dataset
@@ -10,7 +11,13 @@ from kompress_jobs.data import Data
 
 
 def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
-    """The data set in memory; it is small, so `first` is all of it."""
+    """The data set in memory; with `first` one that is dear to make may give about that many samples of each split."""
+    found: Data = module_of(dataset, field=field).load(dataset, first)
+    return found
+
+
+def module_of(dataset: Dataset, *, field: str = "spec.dataset") -> ModuleType:
+    """The module behind the name; raises InvalidManifest with the known names."""
     name, known = dataset.source.removeprefix("builtin://"), registry.known("builtins")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -19,5 +26,4 @@ def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = Non
             hint=f"did you mean builtin://{near[0]}?" if near else "use one of them, or your own data",
             field=f"{field}.source",
         )
-    found: Data = registry.load("builtins", name, field=f"{field}.source").load(dataset)
-    return found
+    return registry.load("builtins", name, field=f"{field}.source")
