@@ -47,7 +47,8 @@ lint: setup ## style, types, and the arrows between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-unit: setup ## two or three minutes, no servers
+test-unit: setup ## two or three minutes, no servers; wants Debian's espeak-ng (installed for root)
+	$(TESTCLUSTER) install-packages espeak-ng
 	$(PYTEST) tests/unit -n 2 --dist worksteal
 
 test-cluster: testcluster ## against a real control plane and a real S3 server

@@ -42,6 +42,8 @@ class PlannedData(Model):
     """Of images: 1 or 3."""
     sample_rate: int = 0
     """Of sound: samples a second."""
+    clip_samples: int = 0
+    """Of sound: samples that every clip is cut or filled up to."""
 
 
 class PlannedStage(Model):

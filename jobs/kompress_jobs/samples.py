@@ -60,3 +60,8 @@ def join(parts: Sequence[Samples]) -> Samples:
         waves = [torch.nn.functional.pad(part.waves, (0, longest - part.waves.shape[1])) for part in parts]
         return Clips(torch.cat(waves), torch.cat([part.lengths for part in parts]))
     return torch.cat(list(parts))
+
+
+def fitted_waves(waves: torch.Tensor, length: int) -> torch.Tensor:
+    """(clips, any) cut or filled up with silence to (clips, `length`)."""
+    return torch.nn.functional.pad(waves, (0, max(0, length - waves.shape[1])))[:, :length]

@@ -1,6 +1,6 @@
 """Labelled samples: three splits with one label map, however they are stored.
 
-The module that reads them is named by `dataset.format` (imagefolder, parquet, ...), or by the scheme of `dataset.source` where
+The module that reads them is named by `dataset.format` (imagefolder, audiofolder, parquet, ...), or by the scheme of `dataset.source` where
 there is no format (builtin). Each has `load(dataset, scratch, field, first) -> Data`. Splits
 are cut by hash, so they are the same on every machine and in every process.
 """
@@ -59,13 +59,15 @@ class Data:
     validation: Split
     test: Split
     image_size: int = 0
-    """Of images: side in pixels."""
+    """Of images: side in pixels. Of sound: side that spectrograms are stretched to, 0: as they come."""
     channels: int = 0
     """Of images: 1 or 3."""
     max_length: int = 0
     """Of texts: most tokens that are asked for; 0: the model's own limit."""
     sample_rate: int = 0
     """Of sound: samples a second."""
+    clip_samples: int = 0
+    """Of sound: samples that every clip is cut or filled up to."""
     unreadable: dict[str, list[str]] = field(default_factory=dict)
     """Split -> paths that were skipped."""
 

@@ -89,6 +89,7 @@ def plan(
             image_size=samples.image_size,
             channels=samples.channels,
             sample_rate=samples.sample_rate,
+            clip_samples=samples.clip_samples,
         ),
         source_key=source,
         students=students,

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
+from kompress_jobs.backbones import first_taken
 from kompress_jobs.classification import chance, figures, logits, loss
 from kompress_jobs.data import Data
 from kompress_jobs.models import Pretrained
@@ -44,22 +45,13 @@ def refitted(preprocessing: Preprocessing, model: nn.Module, data: Data, *, fiel
 
 def accepted_channels(model: nn.Module, size: int, *, field: str) -> int:
     """3 or 1, whichever the model takes first; raises MethodRefused with the model's own words when it takes neither."""
-    problem: Exception | None = None
-    training = model.training
-    model.eval()
-    try:
-        for channels in (3, 1):
-            try:
-                with torch.no_grad():
-                    model(torch.zeros(2, channels, size, size))
-                return channels
-            except Exception as error:
-                problem = problem or error
-    finally:
-        model.train(training)
-    raise MethodRefused(
-        f"the model takes no images of {size}x{size} pixels: {problem}", hint="set dataset.imageSize to a size that it takes", field=field
-    ) from problem
+    choices = (3, 1)
+    found = first_taken(model, [(torch.zeros(2, channels, size, size),) for channels in choices])
+    if isinstance(found, Exception):
+        raise MethodRefused(
+            f"the model takes no images of {size}x{size} pixels: {found}", hint="set dataset.imageSize to a size that it takes", field=field
+        ) from found
+    return choices[found]
 
 
 def draw(mode: str, samples: int, generator: torch.Generator) -> torch.Tensor:
