@@ -2,23 +2,19 @@
 
 import copy
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import manifests
+from cluster.operating import install_crds
 from testcluster.cluster import ClusterError, Connection
-
-CRDS = Path(__file__).parents[2] / "crds"
 
 
 @pytest.fixture(scope="module")
-def api(control_plane: Connection) -> Iterator[Connection]:
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
-    control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    yield control_plane
+def api(control_plane: Connection) -> Connection:
+    install_crds(control_plane)
+    return control_plane
 
 
 def create(api: Connection, manifest: dict[str, Any], *flags: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
-"""{"type": "metrics" | "params" | "progress" | "warning" | "artifact" | "dataset" | "tags", "time": ms since the epoch, ...}."""
+"""{"type": "metrics" | "params" | "progress" | "warning" | "artifact" | "dataset" | "tags" | "model", "time": ms since the epoch, ...}."""
 
 EVENTS_FILE = "events.jsonl"
 SENT_FILE = "events.sent"
@@ -33,11 +33,7 @@ class Events:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Figures of one step. A figure that is not finite is told as a warning: MLflow can't chart it."""
-        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        if finite:
-            self._write({"type": "metrics", "values": finite, "step": step})
-        for name in sorted(set(values) - set(finite)):
-            self.warning(f"{name} is {values[name]} at step {step}")
+        self._metrics(values, step, _now())
 
     def params(self, values: Mapping[str, object]) -> None:
         """Settings of the run. The first value of a name stays."""
@@ -59,6 +55,12 @@ class Events:
         """The data that the run is about; `digest` is its fingerprint."""
         self._write({"type": "dataset", "name": name, "digest": digest, "source": source, "context": context})
 
+    def model(self, values: Mapping[str, float], step: int, about: Mapping[str, str]) -> None:
+        """Figures of the stage's end, which are the run's and its model's; `about` the model: stage, kind, artifact, digest, key."""
+        now = _now()  # one point each, not two
+        self._metrics(values, step, now)
+        self._write({"type": "model", "time": now, "values": _finite(values), "step": step, **about})
+
     def tags(self, values: Mapping[str, str]) -> None:
         """Labels of the run."""
         self._write({"type": "tags", "values": dict(values)})
@@ -75,9 +77,16 @@ class Events:
         for event in events:
             self._write(event)
 
+    def _metrics(self, values: Mapping[str, float], step: int, now: int) -> None:
+        finite = _finite(values)
+        if finite:
+            self._write({"type": "metrics", "time": now, "values": finite, "step": step})
+        for name in sorted(set(values) - set(finite)):
+            self.warning(f"{name} is {values[name]} at step {step}")
+
     def _write(self, event: Event) -> None:
         if self._file is not None:
-            line = json.dumps({"time": time.time_ns() // 1_000_000} | event, separators=(",", ":"))
+            line = json.dumps({"time": _now()} | event, separators=(",", ":"))
             self._file.write(line.encode() + b"\n")  # one call, so that worker and launcher can both append
 
 
@@ -99,6 +108,14 @@ def sent(folder: Path) -> int:
     """How many bytes MLflow has acknowledged."""
     path = folder / SENT_FILE
     return int(path.read_text()) if path.exists() else 0
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def _of_the_machine(event: Event) -> bool:

@@ -202,6 +202,30 @@ class Mlflow:
         send = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
         self.call(lambda: send(run, str(path), folder or None))
 
+    def models(self, tags: Mapping[str, str]) -> list[Any]:
+        """The experiment's LoggedModels with these tags, the oldest first."""
+        text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        order = [{"field_name": "creation_time", "ascending": True}]
+        found = self.call(lambda: self.client.search_logged_models([self.experiment], text, order_by=order))
+        return list(found)
+
+    def fill_model(self, run: str, model: str, folder: Path, metrics: Iterable[Metric]) -> None:
+        """Give a LoggedModel its files and figures, and say that it is ready. Doing it again changes nothing."""
+        from mlflow.entities import Metric as MlflowMetric
+
+        self.call(lambda: self.client.log_model_artifacts(model, str(folder)))
+        points = [MlflowMetric(metric_key(m.key), m.value, m.timestamp, m.step, model_id=model, run_id=run) for m in metrics]
+        self.call(lambda: self.client.log_batch(run, metrics=points))
+        self.call(lambda: self.client.finalize_logged_model(model, "READY"))
+
+    def show_output(self, run: str, model: str, step: int) -> None:
+        """Name a LoggedModel as what the run gave, once."""
+        from mlflow.entities import LoggedModelOutput
+
+        shown = self.call(lambda: self.client.get_run(run)).outputs
+        if model not in [output.model_id for output in (shown.model_outputs if shown else [])]:
+            self.call(lambda: self.client.log_outputs(run, [LoggedModelOutput(model, step)]))
+
     def end(self, run: str, status: str) -> None:
         """FINISHED, FAILED or KILLED."""
         self.call(lambda: self.client.set_terminated(run, status))

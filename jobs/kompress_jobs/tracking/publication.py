@@ -69,7 +69,7 @@ def send_what_was_left(server: Mlflow, store: Store, parent: str) -> None:
     """Send what pods could not get rid of in their time, end those runs as they should have ended, and remove it."""
     for key, stage, attempt, events in spool.left(store, server.job.uid):
         run = server.open_nested(parent, stage, attempt)
-        send(server, run, events)
+        send(server, store, run, events)
         outcomes = [event["values"]["kompress.outcome"] for event in events if "kompress.outcome" in event.get("values", {})]
         server.end(run, outcomes[-1] if outcomes else "KILLED")
         store.delete([key])

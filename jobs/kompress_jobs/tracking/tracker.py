@@ -17,8 +17,8 @@ from typing import Any
 
 from kompress_api.contract import StageFailure, StageInput, StageSuccess
 from kompress_api.errors import ExitCode, InvalidManifest, KompressError
-from kompress_jobs.storage.store import open_store
-from kompress_jobs.tracking import system
+from kompress_jobs.storage.store import Store, open_store
+from kompress_jobs.tracking import stage_model, system
 from kompress_jobs.tracking.events import Event, Events
 from kompress_jobs.tracking.mlflow import Metric, Mlflow
 from kompress_jobs.tracking.spool import Batch, Spool, leave
@@ -43,6 +43,7 @@ class Tracker:
         self._deadline = float("inf")
         self._status = ""
         self._server: Mlflow | None = None
+        self._store: Store | None = None
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._last_step = 0
         self.run_id = ""
@@ -58,8 +59,13 @@ class Tracker:
         """Send the rest, end the run as the stage ended, and keep in the output what did not arrive. The result gets the run's id."""
         if isinstance(message, StageSuccess):
             status = "FINISHED"
-            self._events.metrics(message.metrics, max(self._last_step, _last_step(self._spool.rest())))
-            tags = {"artifact": message.artifact, "digest": message.digest, "key": message.key, "reused": str(message.reused).lower()}
+            step = max(self._last_step, _last_step(self._spool.rest()))
+            made = {"artifact": message.artifact, "digest": message.digest, "key": message.key}
+            if message.artifact:
+                self._events.model(message.metrics, step, {"stage": self._stage.name, "kind": self._stage.kind, **made})
+            else:
+                self._events.metrics(message.metrics, step)
+            tags = made | {"reused": str(message.reused).lower()}
         else:
             status = "KILLED" if message is None or message.exit_code == ExitCode.INTERRUPTED else "FAILED"
             told = message or StageFailure(reason="", message="", exit_code=0)
@@ -119,18 +125,20 @@ class Tracker:
         stage = self._stage
         if self._server is None:
             self._server = Mlflow(stage.tracking, stage.job, patience=0)
+        self._store = open_store(stage.output, "output")
         parent = stage.parent_run_id or self._server.open_parent()
         self._server.end_dangling(stage.name, before=stage.attempt)
         self.run_id = self._server.open_nested(parent, stage.name, stage.attempt, {"kompress.kind": stage.kind})
 
     def _send(self, batch: Batch) -> None:
         assert self._server is not None
+        assert self._store is not None
         self._last_step = max(self._last_step, _last_step(batch.events))
-        send(self._server, self.run_id, batch.events)
+        send(self._server, self._store, self.run_id, batch.events)
         self._spool.acknowledge(batch)
 
 
-def send(server: Mlflow, run: str, events: Sequence[Event]) -> None:
+def send(server: Mlflow, store: Store, run: str, events: Sequence[Event]) -> None:
     """Tell MLflow a batch of events. What it refuses for good is dropped with a warning; an outage raises and loses nothing."""
     metrics = [
         Metric(name, value, event["time"], event["step"])
@@ -150,6 +158,8 @@ def send(server: Mlflow, run: str, events: Sequence[Event]) -> None:
             case "dataset":
                 arguments = [event[name] for name in ("name", "digest", "source", "context")]
                 _unless_refused(lambda arguments=arguments: server.dataset(run, *arguments), "dataset")
+            case "model":
+                _unless_refused(lambda e=event: stage_model.log_model(server, store, run, e), "a model")
             case "artifact" if Path(event["path"]).exists():
                 _unless_refused(lambda e=event: server.artifact(run, Path(e["path"]), e["name"]), "artifact")
 

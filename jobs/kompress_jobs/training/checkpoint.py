@@ -1,9 +1,9 @@
 """Checkpoints of a training: torch.distributed.checkpoint writes them beside the loop, the store keeps and commits them.
 
 A checkpoint is saved at a step boundary that all ranks agree on (`Gang.vote`). The tensors are copied, then written to the
-local disk and uploaded by a thread; when every rank has said that its part is up, rank 0 commits. `memory.json` beside
-the tensors holds what is no tensor: the state's numbers, the stage's own memory and the metrics that MLflow has not got.
-What is read back are plain tensors by name, so another number of processes can go on.
+local disk (`tensor_files`) and uploaded by a thread; when every rank has said that its part is up, rank 0 commits.
+`memory.json` beside the tensors holds what is no tensor: the state's numbers, the stage's own memory and the metrics that
+MLflow has not got. What is read back are plain tensors by name, so another number of processes can go on.
 """
 
 import json
@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from kompress_api.errors import ArtifactMissing, Interrupted
 from kompress_api.training import CheckpointPolicy
 from kompress_jobs.context import StageContext
 from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.state import State
+from kompress_jobs.training.tensor_files import TensorReader, TensorWriter, file_of
 
 if TYPE_CHECKING:
     from kompress_jobs.storage.checkpoints import Checkpoint
@@ -90,9 +93,8 @@ class Checkpoints:
     def restore(self, saved: Saved, state: State) -> None:
         """Collective: load a checkpoint into a fresh state of the same model."""
         tensors = state.prepare_for(saved.numbers)
-        dcp.load(
-            tensors, storage_reader=dcp.FileSystemReader(saved.folder), process_group=self.gang.saving, no_dist=self.gang.saving is None
-        )
+        saving = self.gang.saving
+        dcp.load(tensors, storage_reader=TensorReader(saved.folder), process_group=saving, no_dist=saving is None)
         state.take(tensors)
 
     def boundary(self, state: State, plan: "Plan", policy: CheckpointPolicy, *, stop: bool) -> None:
@@ -142,17 +144,24 @@ class Checkpoints:
             memory: dict[str, Any] = {"numbers": state.numbers(), "stage": plan.stage_memory or {}, "events": self.context.events.unsent()}
             memory["total"] = plan.all_steps or plan.first_step + plan.order.steps
             (folder / MEMORY).write_text(json.dumps(memory), encoding="utf-8")
-        writer = dcp.FileSystemWriter(folder, sync_files=False)
-        written = dcp.async_save(state.tensors(), storage_writer=writer, process_group=self.gang.saving, no_dist=self.gang.saving is None)
+        written = dcp.async_save(
+            state.tensors(),
+            storage_writer=TensorWriter(folder, self.gang.rank),
+            async_stager=BlockingAsyncStager(),  # a contiguous copy of each tensor, freed when it is written
+            process_group=self.gang.saving,
+            no_dist=self.gang.saving is None,
+        )
         self.pending = step, self.pool.submit(self._upload, step, folder, written)
         self.voted = False
         self.since = time.monotonic()
 
     def _upload(self, step: int, folder: Path, written: "Future[Any]") -> None:
-        written.result()
+        try:
+            written.result()
+        except CheckpointException as error:
+            raise next(iter(error.failures.values()))[0] from error  # what happened, and not that something did
         rank = self.gang.rank
-        names = sorted(path.name for path in folder.glob(f"__{rank}_*.distcp"))
-        self.store.upload(step, folder, [*names, *([".metadata", MEMORY] if rank == 0 else [])])
+        self.store.upload(step, folder, [file_of(rank), *([MEMORY] if rank == 0 else [])])
 
     def _commit(self) -> None:
         """All parts are up. Rank 0 commits, in the background; an error of the upload or of an earlier commit is raised here."""

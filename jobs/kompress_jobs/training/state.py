@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from kompress_api.training import Optimizer, Training
 
 Tensors = dict[str, torch.Tensor]
+FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 @dataclass
@@ -39,11 +40,15 @@ class State:
     logged: int = 0
     """Step of the last log."""
 
-    def tensors(self) -> dict[str, Any]:
-        """For torch.distributed.checkpoint: by parameter names, so any number of processes can load it."""
-        model, optimizer = get_state_dict(self.model, self.optimizer)
-        found: dict[str, Any] = {"model": model, "optimizer": optimizer}
-        return found | {name: value for name in ("average", "best") if (value := getattr(self, name)) is not None}
+    def tensors(self) -> Tensors:
+        """For torch.distributed.checkpoint: by parameter names, so any number of processes can load it.
+
+        Of the optimizer only what it has learnt of each parameter: its settings come from the spec, as at the start.
+        """
+        model, optimizer = get_state_dict(self.model, self.optimizer, options=FLAT)
+        learnt = {name: value for name, value in optimizer.items() if name.startswith("state.")}
+        parts: dict[str, Any] = {"model": model, "optimizer": learnt, "average": self.average or {}, "best": self.best or {}}
+        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
     def numbers(self) -> dict[str, Any]:
         """The rest, as JSON."""
@@ -56,7 +61,7 @@ class State:
             "logged": self.logged,
         }
 
-    def prepare_for(self, numbers: dict[str, Any]) -> dict[str, Any]:
+    def prepare_for(self, numbers: dict[str, Any]) -> Tensors:
         """Take over the numbers, and return the tensors that are to be loaded into."""
         self.step, self.best_value, self.stale, self.logged = (numbers[name] for name in ("step", "best_value", "stale", "logged"))
         self.loss.fill_(numbers["loss"])
@@ -64,10 +69,15 @@ class State:
             self.best = copy_of(self.model)
         return self.tensors()
 
-    def take(self, tensors: dict[str, Any]) -> None:
-        """Take over the tensors that were loaded."""
-        set_state_dict(self.model, self.optimizer, model_state_dict=tensors["model"], optim_state_dict=tensors["optimizer"])
-        self.average, self.best = tensors.get("average", self.average), tensors.get("best", self.best)
+    def take(self, tensors: Tensors) -> None:
+        """Take over the tensors that were loaded (in place: `average` and `best` are these tensors already)."""
+        parts: dict[str, Tensors] = {"model": {}, "optimizer": {}, "average": {}, "best": {}}
+        for name, value in tensors.items():
+            part, _, own = name.partition(".")
+            parts[part][own] = value
+        _, settings = get_state_dict(self.model, self.optimizer, options=FLAT)
+        optimizer: dict[str, Any] = {**settings, **parts["optimizer"]}
+        set_state_dict(self.model, self.optimizer, model_state_dict=parts["model"], optim_state_dict=optimizer, options=FLAT)
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:

@@ -26,9 +26,9 @@ def save(store: FileStore, tmp_path: Path):
         folder.mkdir()
         checkpoints = CheckpointStore(store, KEY, uid, attempt)
         for rank in (0, 1):
-            (folder / f"__{rank}_0.distcp").write_bytes(os.urandom(1000))
-            (folder / ".metadata").write_text(f"{uid} {attempt} {step}")
-            checkpoints.upload(step, folder, [f"__{rank}_0.distcp", *([".metadata"] if rank == 0 else [])])
+            (folder / f"rank-{rank}.safetensors").write_bytes(os.urandom(1000))
+            (folder / "memory.json").write_text(f"{uid} {attempt} {step}")
+            checkpoints.upload(step, folder, [f"rank-{rank}.safetensors", *(["memory.json"] if rank == 0 else [])])
         if committed:
             assert checkpoints.commit(step) == Checkpoint(step, attempt, uid)
         return checkpoints
@@ -58,8 +58,8 @@ def test_it_comes_down_with_the_files_of_every_rank(store: FileStore, save, tmp_
     newest = resuming.newest()
     assert newest is not None
     resuming.fetch(newest, tmp_path / "here")
-    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [".metadata", "__0_0.distcp", "__1_0.distcp"]
-    assert (tmp_path / "here/.metadata").read_text() == "a 1 10"
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["memory.json", "rank-0.safetensors", "rank-1.safetensors"]
+    assert (tmp_path / "here/memory.json").read_text() == "a 1 10"
 
 
 def test_one_that_vanishes_while_it_is_read_gives_way_to_the_next(store: FileStore, save, tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test_a_damaged_one_gives_way_to_the_next(store: FileStore, save, tmp_path: P
     if damage == "garble":
         (folder / "manifest.json").write_text("{")
     elif damage == "flip":
-        (folder / "__1_0.distcp").write_bytes(b"x" * 1000)
+        (folder / "rank-1.safetensors").write_bytes(b"x" * 1000)
     else:
-        (folder / "__1_0.distcp").unlink()
+        (folder / "rank-1.safetensors").unlink()
     resuming = CheckpointStore(store, KEY, "a", 2)
     with pytest.raises(ArtifactMissing) as refused:
         resuming.fetch(Checkpoint(20, 1, "a"), tmp_path / "here")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from recorded_training import STOP_AFTER, record
+from safetensors import safe_open
 
 from kompress_api.errors import Interrupted
 from kompress_api.places import Output
@@ -33,19 +34,25 @@ def test_one_process_goes_on_with_the_same_losses(tmp_path: Path) -> None:
     assert resumed["figures"] == whole["figures"], "the average of the weights is resumed too"
 
 
-def test_two_processes_agree_to_stop_and_two_or_one_go_on(tmp_path: Path) -> None:
+def record_by_two(folder: Path, *trainings: str) -> dict[str, Any]:
+    """What two processes recorded."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "recorded_training", str(tmp_path)]
+    command = [sys.executable, "-m", "recorded_training", str(folder), *trainings]
     ranks = [subprocess.Popen(command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
     try:
         assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     finally:
         for rank in ranks:
             rank.kill()
-    told: dict[str, Any] = json.loads((tmp_path / "told.json").read_text())
+    told: dict[str, Any] = json.loads((folder / "told.json").read_text())
+    return told
+
+
+def test_two_processes_agree_to_stop_and_two_or_one_go_on(tmp_path: Path) -> None:
+    told = record_by_two(tmp_path)
     whole, stopped, resumed = (told[name] for name in ("whole", "stopped", "resumed"))
     assert stopped["interrupted"], "one rank was asked, both stopped"
     assert 0 < min(map(int, resumed["losses"])) <= STOP_AFTER + 2
@@ -55,6 +62,64 @@ def test_two_processes_agree_to_stop_and_two_or_one_go_on(tmp_path: Path) -> Non
     assert alone["figures"]["accuracy"] == pytest.approx(whole["figures"]["accuracy"], abs=0.01)
 
 
+def test_one_process_stops_and_two_go_on(tmp_path: Path) -> None:
+    whole = record(tmp_path, scratch="whole")
+    stopped = record(tmp_path, scratch="stopped", stop_rank=0)
+    resumed = record_by_two(tmp_path, "resumed")["resumed"]
+    assert stopped["losses"] | resumed["losses"] == pytest.approx(whole["losses"], rel=1e-4)
+    assert set(stopped["losses"]).isdisjoint(resumed["losses"]), "the checkpoint was used"
+
+
+RESUME_WITHOUT_PICKLE = """
+import sys
+from pathlib import Path
+from recorded_training import record
+
+def refuse(event, arguments):
+    if event == "pickle.find_class":
+        raise AssertionError(f"something unpickles {arguments}")
+
+sys.addaudithook(refuse)
+assert min(map(int, record(Path(sys.argv[1]), scratch="resumed", resume=True, attempt=2)["losses"])) > 0
+"""
+
+
+def test_a_checkpoint_that_someone_put_there_runs_no_code_because_nothing_is_pickled(tmp_path: Path) -> None:
+    record(tmp_path, scratch="stopped", stop_rank=0)
+    files = [path for path in (tmp_path / "output/checkpoints").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".safetensors", ".json"}
+    for path in files:
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        else:
+            with safe_open(path, "pt") as opened:
+                assert opened.keys()
+    subprocess.run([sys.executable, "-c", RESUME_WITHOUT_PICKLE, str(tmp_path)], check=True, timeout=300)
+
+
+SAVE_TO_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from recorded_training import record
+from kompress_jobs.termination import describe
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file grows beyond it, as on a disk that is full
+try:
+    record(Path(sys.argv[1]), stop_rank=0)
+except OSError as error:
+    told = describe(error)
+    print(told.exit_code, told.message)
+"""
+
+
+def test_a_disk_that_is_full_is_named_and_no_half_checkpoint_counts(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SAVE_TO_A_FULL_DISK, str(tmp_path)]
+    told = subprocess.run(command, check=True, timeout=300, stdout=subprocess.PIPE, text=True).stdout
+    assert told.startswith("74 "), told
+    assert "File too large" in told
+    assert not list((tmp_path / "output").rglob("manifest.json"))
+
+
 def test_checkpoints_are_committed_beside_the_loop_and_one_that_vanishes_gives_way_to_the_one_before(tmp_path: Path) -> None:
     whole = record(tmp_path, scratch="whole", every_steps=10)
     store = open_store(Output(uri=f"file://{tmp_path}/output"), "output")
@@ -62,7 +127,7 @@ def test_checkpoints_are_committed_beside_the_loop_and_one_that_vanishes_gives_w
     committed = sorted(int(key.split("step-")[1].split("/")[0]) for key in keys if key.endswith("manifest.json"))
     assert len(committed) == 2, committed
     older, newest = committed
-    store.delete([key for key in keys if f"step-{newest}/" in key and "distcp" in key])
+    store.delete([key for key in keys if f"step-{newest}/" in key and "safetensors" in key])
     resumed = record(tmp_path, scratch="resumed", resume=True, attempt=2, every_steps=10_000)
     assert resumed["losses"] == {step: loss for step, loss in whole["losses"].items() if int(step) >= older}
 

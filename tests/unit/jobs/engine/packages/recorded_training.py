@@ -1,4 +1,7 @@
-"""Trainings whose every loss is written down: `python -m recorded_training FOLDER` is one rank of a gang that is stopped and goes on."""
+"""Trainings whose every loss is written down.
+
+`python -m recorded_training FOLDER [whole stopped resumed]` is one rank of a gang that is stopped and goes on, or does a part of it.
+"""
 
 import json
 import os
@@ -64,11 +67,8 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     gang = {"rank": rank, "world_size": world_size}
-    told = {
-        "whole": record(folder, scratch="whole", **gang),
-        "stopped": record(folder, scratch="stopped", stop_rank=1, **gang),
-        "resumed": record(folder, scratch="resumed", resume=True, attempt=2, **gang),
-    }
+    trainings: dict[str, dict[str, Any]] = {"whole": {}, "stopped": {"stop_rank": 1}, "resumed": {"resume": True, "attempt": 2}}
+    told = {name: record(folder, scratch=name, **trainings[name], **gang) for name in sys.argv[2:] or trainings}
     if rank == 0:
         (folder / "told.json").write_text(json.dumps(told))
     dist.destroy_process_group()

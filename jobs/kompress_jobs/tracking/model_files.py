@@ -1,0 +1,79 @@
+"""A stage's files as MLflow keeps a model: beside an MLmodel that says what the model takes and gives.
+
+An ONNX model gets MLflow's own flavor (`mlflow.pyfunc.load_model` runs it); a bundle is kept as it is, with its description
+as the flavor `kompress`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kompress_api.errors import InvalidManifest
+
+DESCRIPTIONS = "export.json", "bundle.json"
+"""What stages say of their files (`stages/export.py`, `bundle.py`); an artifact holds one of them."""
+
+
+def pack(folder: Path, target: Path) -> Path:
+    """A stage's folder as an MLflow model: its files beside an MLmodel with signature."""
+    name = next((name for name in DESCRIPTIONS if (folder / name).exists()), None)
+    if name is None:
+        raise InvalidManifest(
+            f"{folder} holds none of {', '.join(DESCRIPTIONS)}", hint="register the artifact of a stage that makes a model"
+        )
+    described = parse((folder / name).read_bytes())
+    files = [str(path) for path in sorted(folder.iterdir())]
+    if (first := first_file(described)) and first["type"] == "ONNX":
+        import mlflow.onnx
+        import onnx
+
+        graph = onnx.load(str(folder / first["file"]))
+        rest = [path for path in files if Path(path).name != first["file"]]
+        about = {"signature": signature(described), "metadata": metadata(described)}
+        mlflow.onnx.save_model(graph, str(target), pip_requirements=["onnxruntime"], extra_files=rest, **about)
+        return target
+    target.mkdir(parents=True)
+    for path in files:
+        (target / Path(path).name).write_bytes(Path(path).read_bytes())
+    write_mlmodel(target, name, described)
+    return target
+
+
+def write_mlmodel(target: Path, description: str, described: Mapping[str, Any]) -> None:
+    """The MLmodel of files that MLflow itself can't run, beside their description."""
+    import mlflow.models
+
+    model = mlflow.models.Model(signature=signature(described), metadata=metadata(described))
+    model.add_flavor("kompress", version=1, description=description)
+    model.save(str(target / "MLmodel"))
+
+
+def parse(description: bytes) -> dict[str, Any]:
+    """What a stage says of its files. Its names are in camelCase, as everywhere in JSON."""
+    found: dict[str, Any] = json.loads(description)
+    return found
+
+
+def first_file(described: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The export's first file; None of a bundle."""
+    return next(iter(described.get("files", [])), None)
+
+
+def signature(described: Mapping[str, Any]) -> Any:
+    """What the model takes and gives, as MLflow's ModelSignature."""
+    import numpy
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Schema, TensorSpec
+
+    batch = (first_file(described) or {}).get("batch") or -1
+    inputs = [TensorSpec(numpy.dtype(entry["dtype"]), (batch, *entry["shape"][1:]), entry["name"]) for entry in described["inputs"]]
+    return ModelSignature(
+        inputs=Schema(inputs),
+        outputs=Schema([TensorSpec(numpy.dtype("float32"), (batch, len(described["labels"])), "scores")]),
+    )
+
+
+def metadata(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What MLflow shows of the model beside its signature."""
+    return {"labels": described["labels"], "preprocessing": described["preprocessing"], "lineage": described.get("lineage", [])}
