@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
-UV := VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv
+# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set (CI images do) each of the tests' many processes would compile torch anew, 10 s each.
+UV := VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 # One thread a process: several processes with several threads each on few cores spend their time waiting for each other.
+# With `-n 2` two processes share the tests; each has its own session fixtures. Tests on real nodes are not shared out: those exist once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-faults perf
+.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-docs test-faults perf
 
 help: ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -34,7 +36,10 @@ crds: setup ## the CRDs and the reference pages, from the models of the API
 run: setup ## the example on this machine: fine-tune, distill, prune, export; MLflow on sqlite
 	$(BIN)/kompress run examples/digits.yaml
 
-test: testcluster-unclaimed lint test-unit test-cluster test-e2e ## everything; needs root
+# The docs' demo needs this machine's own nodes, so that all does, whatever cluster the user works with.
+test test-docs: export KUBECONFIG :=
+
+test: testcluster-unclaimed lint test-unit test-cluster test-e2e test-docs ## everything; needs root
 
 lint: setup ## style, types, and the arrows between the packages
 	$(BIN)/ruff check .
@@ -42,19 +47,23 @@ lint: setup ## style, types, and the arrows between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-unit: setup ## seconds to minutes, no servers
-	$(PYTEST) tests/unit
+test-unit: setup ## two or three minutes, no servers; wants Debian's espeak-ng (installed for root)
+	$(TESTCLUSTER) install-packages espeak-ng
+	$(PYTEST) tests/unit -n 2 --dist worksteal
 
 test-cluster: testcluster ## against a real control plane and a real S3 server
-	$(PYTEST) tests/cluster
+	$(PYTEST) tests/cluster -n 2 --dist loadfile
 
 test-e2e: testcluster-unclaimed testcluster ## real nodes, pods, torchrun, MLflow and S3; needs root
 	$(PYTEST) tests/e2e --ignore=tests/e2e/faults
 
+test-docs: testcluster-unclaimed testcluster ## the docs, executed: `make demo`, `make run`, every command and manifest of every page; needs root
+	$(PYTEST) tests/docs
+
 test-faults: testcluster-unclaimed testcluster ## what happens to gangs on real nodes: eviction, a killed rank, a killed operator (slow)
 	$(PYTEST) tests/e2e/faults
 
-perf: setup ## speed and memory as ratios to peers, into build/perf (tens of minutes on a quiet machine)
+perf: testcluster-unclaimed testcluster ## speed and memory as ratios to peers, into build/perf (an hour and more on a quiet machine; needs root)
 	PYTHONPATH=tests $(BIN)/python -m perf path
 
 include tests/testcluster/testcluster.mk

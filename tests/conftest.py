@@ -1,5 +1,5 @@
 """Fixtures that need a real server: control plane, cluster with real nodes, S3, MLflow. Each starts when the first test asks for it,
-is shared by the session, and is gone after it, also after Ctrl-C. Unit tests ask for none.
+is shared by the session, and is gone after it, also after Ctrl-C. Unit tests ask for none. Each worker of `pytest -n` is a session.
 
 `KUBECONFIG` may name a cluster to use instead: one of `python -m testcluster up` (its servers come along), or any other, with
 `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `MLFLOW_TRACKING_URI` for servers that its pods reach too.

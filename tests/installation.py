@@ -11,7 +11,9 @@ from testcluster.places import REPOSITORY
 CHART = REPOSITORY / "charts/kompress"
 RUNTIME = REPOSITORY / "examples/runtime.yaml"
 NAMESPACE = "kompress-system"
-OPERATOR_IMAGE = "kompress.test/operator:built"
+REGISTRY = "kompress.test"
+OPERATOR_IMAGE = f"{REGISTRY}/kompress-operator:0.1.0"
+"""What charts/kompress/README.md installs from this registry, at the chart's appVersion. No node pulls it: it is there."""
 BUCKET = "kompress"
 """Of the `output` in examples/runtime.yaml, as is the name of the Secret."""
 SECRET = "s3-credentials"
@@ -27,11 +29,9 @@ def install_operator(cluster: Connection, *options: str) -> None:
     """
     if isinstance(cluster, Cluster):
         cluster.load_image(images.build(REPOSITORY / "operator/Dockerfile", OPERATOR_IMAGE))
-    name, _, tag = OPERATOR_IMAGE.rpartition(":")
     cluster.helm(
         *("upgrade", "--install", "kompress", str(CHART), f"--namespace={NAMESPACE}", "--create-namespace"),
-        *(f"--set=image.repository={name}", f"--set=image.tag={tag}", "--set=image.pullPolicy=Never"),
-        *(*options, "--wait", "--timeout=3m"),
+        *(f"--set=image.repository={OPERATOR_IMAGE.rpartition(':')[0]}", *options, "--wait", "--timeout=3m"),
     )
 
 

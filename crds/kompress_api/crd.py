@@ -4,6 +4,7 @@ Kubernetes wants structural schemas: every reference inlined, no unions but int-
 and map so that the cost of CEL rules can be bounded. KEP-1027 (structural schemas), KEP-2876 (CEL validation).
 """
 
+import json
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -123,6 +124,8 @@ def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sc
         found |= _object(schema, definitions)
     if schema.get("default") is not None:
         found["default"] = _without_nulls(schema["default"])
+        if not isinstance(found["default"], dict) and "description" in found:
+            found["description"] += f" Default: `{json.dumps(found['default']).strip(chr(34))}`."  # kubectl explain shows no defaults
     return found
 
 

@@ -103,9 +103,9 @@ class Dataset(Access):
     """Labelled samples."""
 
     source: Uri
-    """builtin://digits · s3://bucket/prefix · file:///path · hf://name · python://package.module:factory."""
+    """builtin://digits or words · s3://bucket/prefix · file:///path · hf://name · python://package.module:factory."""
     format: DataFormat | None = None
-    """imagefolder: <split>/<label>/<file>; not needed for builtin:// and python://."""
+    """imagefolder, audiofolder: <split>/<label>/<file>; not needed for builtin:// and python://."""
     input_column: ShortText | None = None
     """Column that holds the sample, for table formats."""
     label_column: ShortText | None = None
@@ -113,13 +113,18 @@ class Dataset(Access):
     splits: Splits = Splits()
     """Names of the splits."""
     image_size: Annotated[int, Field(ge=8, le=2048)] | None = None
-    """Side in pixels that images are resized to; absent: the data's own where all have one size, else 224."""
+    """Side in pixels that images are resized to; absent: the data's own where all have one size, else 224. Of sound: side that
+    spectrograms are stretched to, for models that take one size only; absent: as they come."""
+    max_length: Annotated[int, Field(ge=8, le=32768)] | None = None
+    """Tokens that texts are cut to; absent: as many as the model takes, at most 512."""
+    clip_seconds: Annotated[float, Field(gt=0, le=60)] | None = None
+    """Length that sound clips are cut or filled up to; absent: the longest clip's, rounded up to half a second, at most 10."""
     max_unreadable_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of a split's samples that may be unreadable: they are counted, named and skipped; more fails the stage with 65."""
     multi_label: bool = False
     """A sample may carry several labels."""
     arguments: Arguments = {}
-    """Keyword arguments (JSON) of a python:// factory."""
+    """Keyword arguments (JSON) of a python:// factory, or of a builtin:// set that takes some."""
 
     rules = (
         scheme_rule("source", DATA_SCHEMES),

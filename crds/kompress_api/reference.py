@@ -69,8 +69,7 @@ def _rows(schema: crd.Schema, path: str) -> Iterator[str]:
     for name, child in schema.get("properties", {}).items():
         place = f"{path}.{name}"
         bold = "**" if name in schema.get("required", ()) else ""
-        default = f" Default: `{child['default']}`." if "default" in child and not isinstance(child["default"], dict) else ""
-        yield f"| {bold}`{place}`{bold} | {_type(child)} | {child.get('description', '')}{default} |"
+        yield f"| {bold}`{place}`{bold} | {_type(child)} | {child.get('description', '')} |"
         inner = child.get("items", child)
         if place.endswith("runtime") and path.startswith("spec.stages"):
             continue  # the same block as spec.runtime

@@ -112,6 +112,8 @@ class Attempt(Model):
     """Newest committed checkpoint that the attempt told of."""
     disruption: ReasonText = ""
     """Preempted, Evicted or NodeLost, seen of a pod while the attempt ran: the pod may be gone when the attempt ends."""
+    failing_since: Time | None = None
+    """When a pod was first seen to have failed while others still ran, which have some seconds to end and say why; gone when they have."""
 
 
 class StageResult(Model):

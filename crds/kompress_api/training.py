@@ -118,7 +118,8 @@ class Training(Model):
     cutmix: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Alpha of CutMix (Yun et al., 2019); 0: off."""
     augmentation: Literal["None", "Light", "Standard"] = "Light"
-    """None: the preprocessing alone; Light: small shifts; Standard: random resized crop and flip."""
+    """None: the preprocessing alone. Light: small shifts; of sound in time, with a gain of up to 6 dB. Standard: random resized crop and
+    flip; of sound Light, and a stretch and a band are silenced (SpecAugment)."""
     regularizers: Annotated[list[WeightedRegularizer], Field(max_length=4)] = []
     """Penalties added to the task's loss."""
     ema: Ema | None = None

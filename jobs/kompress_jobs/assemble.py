@@ -5,6 +5,7 @@ their shapes fit, so a bundle can build it again. A bundle comes as it is; its h
 differ and the stage allows it, and the change is written into its history.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from torch import nn
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.places import ModelSource
 from kompress_jobs import bundle, models, registry, structure
-from kompress_jobs.bundle import Architecture, Description, Loaded, Preprocessing
+from kompress_jobs.bundle import Architecture, Description, Loaded
 from kompress_jobs.data import Data
 from kompress_jobs.models import PLACES, Pretrained
 from kompress_jobs.training.order import mix
@@ -46,56 +47,38 @@ def load_source(
 def from_library(source: ModelSource, scheme: str, name: str, data: Data, task: str, *, field: str) -> Loaded:
     """Build an architecture, with the library's weights where they are asked for."""
     classes = len(data.labels)
-    model = models.construct(source.source, source.arguments, classes, field=field)
-    pretrained = Pretrained()
+    library = registry.load("models", scheme, field=f"{field}.source")
+    arguments = library.settled(name, source.arguments, task, field=field) if hasattr(library, "settled") else source.arguments
+    model = models.construct(source.source, arguments, classes, task, field=field)
+    pretrained, fresh = Pretrained(), ()
     if source.pretrained:
-        pretrained = registry.load("models", scheme, field=f"{field}.source").pretrained(name, source.arguments, field=field)
-        take_over(model, pretrained.state)
-    channels = accepted_channels(model, data.image_size, field=field)
-    preprocessing = Preprocessing(
-        image_size=data.image_size,
-        channels=channels,
-        mean=pretrained.mean if channels == 3 else [sum(pretrained.mean) / 3],
-        std=pretrained.std if channels == 3 else [sum(pretrained.std) / 3],
-    )
-    architecture = Architecture(source=source.source, arguments=source.arguments, num_classes=classes)
+        pretrained = library.pretrained(name, source.arguments, task, field=field)
+        fresh = take_over(model, pretrained.state)
+    preprocessing = None
+    if hasattr(library, "preprocessing"):
+        preprocessing = library.preprocessing(name, arguments, model, data, task, field=field)
+    if preprocessing is None:
+        preprocessing = registry.load("tasks", task, field="spec.task").preprocessing_for(model, data, pretrained, field=field)
+    architecture = Architecture(source=source.source, arguments=arguments, num_classes=classes)
     description = Description(task=task, architecture=architecture, labels=data.labels, preprocessing=preprocessing)
-    return with_outputs(Loaded(model, description), classes)
+    return dataclasses.replace(with_outputs(Loaded(model, description), classes), fresh=fresh)
 
 
-def take_over(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Load what fits by name and shape: all but a head of another size."""
+def take_over(model: nn.Module, state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Load what fits by name and shape, all but a head of another size; returns the names of the model's weights that stay fresh."""
     own = model.state_dict()
-    model.load_state_dict({name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}, strict=False)
-
-
-def accepted_channels(model: nn.Module, size: int, *, field: str) -> int:
-    """3 or 1, whichever the model takes first; raises MethodRefused with the model's own words when it takes neither."""
-    problem: Exception | None = None
-    training = model.training
-    model.eval()
-    try:
-        for channels in (3, 1):
-            try:
-                with torch.no_grad():
-                    model(torch.zeros(2, channels, size, size))
-                return channels
-            except Exception as error:
-                problem = problem or error
-    finally:
-        model.train(training)
-    raise MethodRefused(
-        f"the model takes no images of {size}x{size} pixels: {problem}", hint="set dataset.imageSize to a size that it takes", field=field
-    ) from problem
+    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(fitting, strict=False)
+    return tuple(sorted(own.keys() - fitting.keys()))
 
 
 def with_labels(found: Loaded, data: Data, head: Head, *, field: str) -> Loaded:
     """Make a bundle's head and preprocessing fit the data: replaced where its labels are others, or where that is asked for."""
     description = found.description
-    if data.image_size != description.preprocessing.image_size:
-        preprocessing = description.preprocessing.model_copy(update={"image_size": data.image_size})
-        found = Loaded(found.model, description.model_copy(update={"preprocessing": preprocessing}))
-        accepted_channels(found.model, data.image_size, field=field)
+    task = registry.load("tasks", description.task, field="bundle.json: task")
+    fitting = task.refitted(description.preprocessing, found.model, data, field=field)
+    if fitting is not description.preprocessing:
+        found = Loaded(found.model, description.model_copy(update={"preprocessing": fitting}))
     same = description.labels == data.labels
     if same and head != "Replace":
         return found
@@ -112,14 +95,14 @@ def with_labels(found: Loaded, data: Data, head: Head, *, field: str) -> Loaded:
 def with_outputs(found: Loaded, classes: int) -> Loaded:
     """Replace the head of a model whose factory made another number of outputs."""
     with torch.no_grad():
-        outputs = found.model.eval()(bundle.sample(found.description))
+        outputs = found.model.eval()(*found.description.preprocessing.sample())
     scores = outputs[0] if isinstance(outputs, tuple) else outputs
     return found if scores.ndim == 2 and scores.shape[1] == classes else replace_head(found, found.description.labels)
 
 
 def replace_head(found: Loaded, labels: list[str]) -> Loaded:
     """A fresh head for these labels, remembered in the history."""
-    name = structure.head_of(found.model, bundle.sample(found.description))
+    name = structure.head_of(found.model, found.description.preprocessing.sample())
     model = structure.with_head(found.model, name, len(labels))
     change = {"change": "head", "module": name, "outputs": len(labels)}
     history = [*found.description.history, change]

@@ -1,4 +1,4 @@
-"""A model on disk without pickle: `bundle.json` says how it is built, `model.safetensors` holds its weights.
+"""A model on disk without pickle: `bundle.json` says how it is built, `model.safetensors` holds its weights; a tokenizer lies beside.
 
 A model is rebuilt as factory + replayed structural history + weights (loaded strictly), so what was pruned can be read
 back by any process that has the same libraries. Committing, digests and transport are the store's.
@@ -19,6 +19,7 @@ from torch import nn
 from kompress_api.base import Model
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, UnsafeFile
 from kompress_jobs import models, structure
+from kompress_jobs.preprocessing import AnyPreprocessing
 
 DESCRIPTION = "bundle.json"
 WEIGHTS = "model.safetensors"
@@ -29,24 +30,22 @@ class Architecture(Model):
     """How the untouched model is made; the number of classes is that of the description's labels."""
 
     source: str
-    """torchvision://, timm:// or python://."""
+    """torchvision://, timm://, hf:// or python://."""
     arguments: dict[str, Any] = {}
     """Keyword arguments of the constructor."""
     num_classes: int
     """Outputs that the constructor was asked for (later changes of the head are in the history)."""
 
 
-class Preprocessing(Model):
-    """What is done to a decoded image before the model sees it: resize, channels, to [0, 1], (x - mean) / std."""
+class Input(Model):
+    """One input of the model, for whoever calls it from elsewhere."""
 
-    image_size: int
-    """Side in pixels: the shorter side is resized to it (bilinear, antialiased), the longer one cropped in the centre."""
-    channels: int
-    """1: luminance; 3: RGB, a grey image is repeated."""
-    mean: list[float]
-    """One a channel, of values in [0, 1]."""
-    std: list[float]
-    """One a channel, of values in [0, 1]."""
+    name: str
+    """As in an exported graph."""
+    shape: list[int]
+    """-1: any length, the batch first."""
+    dtype: str
+    """As numpy calls it."""
 
 
 class Description(Model):
@@ -60,8 +59,10 @@ class Description(Model):
     """How the untouched model is made."""
     labels: list[str]
     """Class names, in the order of the outputs."""
-    preprocessing: Preprocessing
-    """What the model expects of its input."""
+    preprocessing: AnyPreprocessing
+    """What is done to a sample before the model sees it."""
+    inputs: list[Input] = []
+    """What the model is called with, filled in when it is written."""
     history: list[dict[str, Any]] = []
     """Structural changes in order; each is {"change": name, ...}, see `structure`."""
     quantization: dict[str, Any] | None = None
@@ -78,13 +79,34 @@ class Loaded:
 
     model: nn.Module
     description: Description
+    fresh: tuple[str, ...] = ()
+    """Weights that should have come from the library's and did not fit."""
 
 
 def write(folder: Path, model: nn.Module, description: Description) -> None:
     """Write a bundle into an empty or new folder. Tied weights are kept once."""
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, str(folder / WEIGHTS))
-    (folder / DESCRIPTION).write_text(json.dumps(description.dump(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_description(folder / DESCRIPTION, description)
+
+
+def write_description(path: Path, description: Description, **more: Any) -> None:
+    """Write the description, with `more` beside it, and the files of its preprocessing."""
+    content = description.model_copy(update={"inputs": inputs_of(description)}).dump() | more
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for name, data in description.preprocessing.files().items():
+        (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / name).write_bytes(data)
+
+
+def inputs_of(description: Description) -> list[Input]:
+    """Names, shapes and types of what the model is called with."""
+    preprocessing = description.preprocessing
+    found = []
+    for name, axes, tensor in zip(preprocessing.names, preprocessing.axes, preprocessing.sample(1), strict=True):
+        shape = [-1, *(-1 if axis in axes else size for axis, size in enumerate(tensor.shape[1:], start=1))]
+        found.append(Input(name=name, shape=shape, dtype=str(tensor.dtype).removeprefix("torch.")))
+    return found
 
 
 def describe(folder: Path) -> Description:
@@ -99,7 +121,8 @@ def describe(folder: Path) -> Description:
             )
         raise ArtifactMissing(f"{folder} holds no {DESCRIPTION}", hint="name the folder of a bundle that a kompress stage wrote")
     try:
-        return Description.model_validate_json(path.read_bytes())
+        described = Description.model_validate_json(path.read_bytes())
+        return described.model_copy(update={"preprocessing": described.preprocessing.load(folder)})
     except ValidationError as error:
         raise ArtifactCorrupt(f"{path} is no bundle description: {error.errors()[0]['msg']}", hint="make the bundle again") from error
 
@@ -107,8 +130,10 @@ def describe(folder: Path) -> Description:
 def rebuild(description: Description) -> nn.Module:
     """The model of a description with fresh weights: built by its factory, its history replayed."""
     architecture = description.architecture
-    model = models.construct(architecture.source, architecture.arguments, architecture.num_classes, field="bundle.json: architecture")
-    return structure.replay(model, description.history, sample(description))
+    model = models.construct(
+        architecture.source, architecture.arguments, architecture.num_classes, description.task, field="bundle.json: architecture"
+    )
+    return structure.replay(model, description.history, description.preprocessing.sample())
 
 
 def read(folder: Path) -> Loaded:
@@ -122,12 +147,6 @@ def read(folder: Path) -> Loaded:
     except (SafetensorError, RuntimeError) as error:
         raise ArtifactCorrupt(f"{folder / WEIGHTS} does not fit {DESCRIPTION}: {error}", hint="make the bundle again") from error
     return Loaded(model.eval(), description)
-
-
-def sample(description: Description, batch: int = 2) -> torch.Tensor:
-    """An input of the right shape, (batch, channels, size, size), all zero."""
-    preprocessing = description.preprocessing
-    return torch.zeros(batch, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
 
 
 def weights_bytes(state: Mapping[str, torch.Tensor]) -> int:

@@ -19,7 +19,18 @@ from kompress_api.job import CompressionJobSpec
 from kompress_api.places import Dataset, ModelSource, WeightSource
 from kompress_api.stages.stage import Stage
 
-LIBRARIES = ("torch", "torchvision", "timm", "torch-pruning", "safetensors", "onnx", "onnxscript", "onnxruntime")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "tokenizers",
+    "torch-pruning",
+    "safetensors",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+)
 PYTHON = "python://"
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
-from kompress_jobs.storage.store import open_store
+from kompress_jobs.storage.store import listing
 
 
 class Place(Protocol):
@@ -24,11 +24,16 @@ class Place(Protocol):
 
 
 class LocalPlace:
-    """A folder."""
+    """A folder, or one file."""
 
     def __init__(self, folder: Path, shown: str) -> None:
+        if folder.is_file():
+            self.folder, self.paths = folder.parent, [folder.name]
+            return
         if not folder.is_dir():
-            raise DataUnreadable(f"{shown} is no folder", hint="check the path, and that the pod mounts it", field="spec.dataset.source")
+            raise DataUnreadable(
+                f"{shown} is neither a folder nor a file", hint="check the path, and that the pod mounts it", field="spec.dataset.source"
+            )
         self.folder = folder
         found = (Path(root, name).relative_to(folder).as_posix() for root, _, names in os.walk(folder, followlinks=True) for name in names)
         self.paths = visible(found)
@@ -41,8 +46,8 @@ class RemotePlace:
     """A prefix of a bucket, copied once per pod as far as it is asked for; a listing that has changed is copied anew."""
 
     def __init__(self, dataset: Dataset, scratch: Path) -> None:
-        self.store = open_store(dataset, "dataset")
-        listed = [(entry.key, entry.size, entry.etag) for entry in self.store.list()]
+        self.store, found = listing(dataset, "dataset")
+        listed = [(entry.key, entry.size, entry.etag) for entry in found]
         self.paths = visible(key for key, _, _ in listed)
         self.folder = scratch / "data" / hashlib.sha256(repr((dataset.source, listed)).encode()).hexdigest()[:32]
 

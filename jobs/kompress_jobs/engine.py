@@ -22,12 +22,17 @@ from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.data import Data, Split
 from kompress_jobs.measure import latency, size
 from kompress_jobs.measure.classification import Figures
+from kompress_jobs.samples import place
 from kompress_jobs.training import objective
 from kompress_jobs.training.checkpoint import Checkpoints
 from kompress_jobs.training.evaluate import evaluate
 from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.loop import Objective, Plan, train
 from kompress_jobs.training.state import State
+
+NAMES_TOLD = 4
+SAMPLES_TOLD = 1000
+"""Training samples whose length is looked at."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Bench:
             )
         for split, paths in self.data.unreadable.items():
             if paths:
-                context.events.warning(f"{len(paths)} unreadable files of split {split} were skipped, the first is {paths[0]}")
+                context.events.warning(f"{len(paths)} unreadable samples of split {split} were skipped, the first is {paths[0]}")
 
     def field(self, *path: str) -> str:
         """Path of a field of this stage in the manifest."""
@@ -74,8 +79,26 @@ class Bench:
             )
         else:
             found = assemble.with_labels(bundle.read(self.context.artifact(role)), self.data, head, field=self.field())
+        self.tell(found)
         found.model.to(self.context.device)
         return found
+
+    def tell(self, found: Loaded) -> None:
+        """Warn of what a model that was just loaded will not use: weights that did not fit, samples that are too large for it."""
+        if self.gang.rank:
+            return
+        if found.fresh:
+            names = ", ".join(found.fresh[:NAMES_TOLD]) + (", ..." if len(found.fresh) > NAMES_TOLD else "")
+            self.context.events.warning(f"{len(found.fresh)} weights of the source do not fit the model and start fresh: {names}")
+        if not found.description.preprocessing.limited:
+            return
+        count = len(self.data.train)
+        looked_at = torch.arange(min(count, SAMPLES_TOLD)) * count // min(count, SAMPLES_TOLD)
+        samples, seen = self.data.train.read(looked_at)
+        if shortened := found.description.preprocessing.shortened(samples):
+            self.context.events.warning(
+                f"{shortened} of {len(seen)} training samples that were looked at are longer than the model takes: their ends are cut off"
+            )
 
     def score(self, found: Loaded, split: Split, *, intervals: bool) -> Figures:
         """Collective: the task's figures."""
@@ -91,7 +114,7 @@ class Bench:
         """Collective: figures on the test split, size, and eager latency (rank 0, batch 1, one thread). A stop point."""
         self.stop_point()
         scored = self.score(found, self.data.test, intervals=True)
-        sample = bundle.sample(found.description, 1).to(self.context.device)
+        sample = place(found.description.preprocessing.sample(1), self.context.device)
         values = scored.values | size.sizes(found.model, sample)
         if self.gang.rank == 0:
             values |= latency.eager(found.model.eval(), sample)
@@ -120,12 +143,21 @@ class Bench:
         """Collective: see `loop.train`."""
         train(plan, state, self.context, self.gang, self.checkpoints)
 
-    def finish(self, found: Loaded, before: Measured, details: dict[str, Any] | None = None, *, role: str | None = "model") -> StageOutput:
-        """Collective: measure the result, log before and after, write the bundle, and rebuild it in a clean process.
+    def finish(
+        self,
+        found: Loaded,
+        before: Measured,
+        details: dict[str, Any] | None = None,
+        *,
+        role: str | None = "model",
+        after: Measured | None = None,
+    ) -> StageOutput:
+        """Collective: measure the result (where `after` does not tell it), log before and after, write the bundle, and rebuild it in a
+        clean process.
 
         Raises AccuracyCollapsed when a model that knew something is left at chance, ParityFailed when the bundle answers differently.
         """
-        after = self.measure(found)
+        after = after or self.measure(found)
         self.refuse_collapse(before, after)
         figures = dict(after.values)
         if role is not None and self.context.is_source(role):
@@ -145,14 +177,14 @@ class Bench:
         update = {"metrics": after.values, "lineage": [*found.description.lineage, step]}
         described: Description = found.description.model_copy(update=update)
         bundle.write(folder, found.model, described)
-        images, _ = self.data.validation.images(torch.arange(min(reload.SAMPLES, len(self.data.validation))))
-        inputs = self.task.prepare(images, described.preprocessing).contiguous()
+        samples, _ = self.data.validation.read(torch.arange(min(reload.SAMPLES, len(self.data.validation))))
+        inputs = described.preprocessing(samples)
         reload.prove(folder, found.model, inputs, self.context.scratch)
         return folder
 
     def refuse_collapse(self, before: Measured, after: Measured) -> None:
         """A stage that leaves a model at chance that was clearly above it has failed."""
-        chance = 1 / len(self.data.labels)
+        chance = self.task.chance(self.data.labels)
         low = before.details["intervals"]["accuracy"][0]
         high = after.details["intervals"]["accuracy"][1]
         if low > 2 * chance and high < 1.5 * chance:

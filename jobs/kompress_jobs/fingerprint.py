@@ -12,10 +12,11 @@ from typing import Literal
 
 from kompress_api.canonical import digest
 from kompress_api.errors import ArtifactMissing, DataUnreadable, UnknownModel
-from kompress_api.places import Access, Dataset, ModelSource, WeightSource
+from kompress_api.places import Dataset, ModelSource, WeightSource
+from kompress_jobs import registry
 from kompress_jobs.code_version import factories_of, package_sources
 from kompress_jobs.storage import artifacts
-from kompress_jobs.storage.store import PATIENCE, ObjectInfo, Store, open_store, uri_of
+from kompress_jobs.storage.store import PATIENCE, ObjectInfo, Store, listing
 
 CONTENT_LIMIT = 2 << 30
 """Bytes in all up to which files on file:// are read; above that their times must do."""
@@ -32,7 +33,7 @@ class Fingerprint:
     """`sha256:...`"""
     means: Means
     """What was looked at: sorted (path, size, ETag) of an S3 listing; (path, SHA-256) of files; (path, size, mtime in ns) of many
-    files; the library that ships the data; the sources of the user's factory."""
+    files; the library or program that the data come from; the sources of the user's factory."""
     files: int = 0
     """How many there are."""
     size: int = 0
@@ -43,11 +44,12 @@ def fingerprint(dataset: Dataset, *, role: str = "dataset", patience: float = PA
     """The fingerprint of a data set; raises DataUnreadable where there is no file, and the store's errors."""
     scheme = dataset.source.partition("://")[0]
     if scheme == "builtin":
-        version = importlib.metadata.version("scikit-learn")
-        return Fingerprint(digest({"scikit-learn": version}), "library")
+        from kompress_jobs.data import builtin  # torch, which nothing else here needs
+
+        return Fingerprint(digest(builtin.module_of(dataset).made_of(dataset)), "library")
     if scheme == "python":
         return Fingerprint(digest({name: package_sources(name) for name in factories_of(dataset)}), "sources")
-    store, found = _listing(dataset, role, patience)
+    store, found = listing(dataset, role, patience=patience)
     if not found:
         raise DataUnreadable(f"{dataset.source} is empty", hint="check the address: there is no file below it", field="spec.dataset.source")
     return fingerprint_of(store, found)
@@ -90,34 +92,23 @@ def _resolve(place: ModelSource | WeightSource, uri: str, role: str, patience: f
         try:
             return f"commit {artifacts.locate(place, role, patience=patience).digest}"
         except ArtifactMissing:
-            store, found = _listing(place, role, patience)
+            store, found = listing(place, role, patience=patience)
             if not found:
                 raise ArtifactMissing(
                     f"{uri} does not exist", hint="check the address: nothing lies there", field=f"spec.{role}.source"
                 ) from None
             return f"files {fingerprint_of(store, found).digest}"
-    try:
-        return f"{scheme} {importlib.metadata.version(scheme)}"
-    except importlib.metadata.PackageNotFoundError:
+    if scheme not in registry.known("models"):
         raise UnknownModel(
-            f"{uri}: the library {scheme} is not part of this image",
-            hint="use timm://, torchvision://, python:// or a bundle",
+            f"{uri}: {scheme}:// models are not built in this version",
+            hint="use timm://, torchvision://, hf://, python:// or a bundle",
             field=f"spec.{role}.source",
-        ) from None
-
-
-def _listing(place: Access, role: str, patience: float) -> tuple[Store, list[ObjectInfo]]:
-    """The files below a URI, or the one file that it names."""
-    uri = uri_of(place).rstrip("/")
-    store = open_store(place, role, patience=patience)
-    if found := list(store.list()):
-        return store, found
-    parent, _, name = uri.rpartition("/")
-    if parent.count("/") > 1 and not parent.endswith("/") and name:
-        above = open_store(place, role, uri=parent, patience=patience)
-        if (single := above.head(name)) is not None:
-            return above, [single]
-    return store, []
+        )
+    library = registry.load("models", scheme, field=f"spec.{role}.source")
+    if hasattr(library, "stands_for"):
+        found: str = library.stands_for(address, field=f"spec.{role}")
+        return found
+    return f"{scheme} {importlib.metadata.version(scheme)}"
 
 
 def _content(store: Store, key: str) -> str:

@@ -37,9 +37,13 @@ class PlannedData(Model):
     labels: list[str] = []
     """Class names."""
     image_size: int = 0
-    """Side in pixels."""
+    """Of images: side in pixels."""
     channels: int = 0
-    """1 or 3."""
+    """Of images: 1 or 3."""
+    sample_rate: int = 0
+    """Of sound: samples a second."""
+    clip_samples: int = 0
+    """Of sound: samples that every clip is cut or filled up to."""
 
 
 class PlannedStage(Model):

@@ -17,12 +17,13 @@ from kompress_api.dag import inputs_of
 from kompress_api.errors import KompressError, MethodRefused
 from kompress_api.job import CompressionJobSpec, Evaluation
 from kompress_api.names import SOURCE
-from kompress_jobs import assemble, bundle, registry
+from kompress_jobs import assemble, registry
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.data import Data
 from kompress_jobs.measure import size
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.loop import Objective, set_training
+from kompress_jobs.training.refusals import refuse_augmentation
 
 SAMPLES = 4
 """Training samples that a stage is rehearsed with."""
@@ -42,8 +43,8 @@ class Room:
     def batch(self) -> Batch:
         """A few training samples."""
         indices = torch.arange(min(SAMPLES, len(self.data.train)))
-        images, found = self.data.train.images(indices)
-        return Batch(images, self.data.train.labels[indices[found]], indices[found], 1.0)
+        samples, found = self.data.train.read(indices)
+        return Batch(samples, self.data.train.labels[indices[found]], indices[found], 1.0)
 
     def step(self, found: Loaded, learn: Objective, *, field: str) -> None:
         """One forward and backward pass; raises MethodRefused with the model's own words when it can't be trained."""
@@ -54,8 +55,8 @@ class Room:
             raise
         except Exception as error:
             raise MethodRefused(
-                f"the model can't be trained on images of {self.data.image_size} by {self.data.image_size} pixels: {error}",
-                hint="set dataset.imageSize to a size that the model takes, or use another model",
+                f"the model can't be trained on these samples: {error}",
+                hint="use another model, or of images set dataset.imageSize to a size that the model takes",
                 field=field,
             ) from error
         finally:
@@ -88,6 +89,7 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path) -> dict[str, F
     for index, stage in enumerate(spec.stages):
         field = f"spec.stages[{index}].{stage.kind}"
         module = registry.load("stages", stage.kind, field=field)
+        refuse_augmentation(stage.spec, task, field=field)
         inputs = {entry.role: fresh_copy(models[entry.stage]) for entry in inputs_of(spec, stage)}
         exact = all(forecasts[entry.stage].exact for entry in inputs_of(spec, stage) if entry.role == "model")
         models[stage.name] = module.rehearse(stage, inputs, room, field=field)
@@ -109,7 +111,7 @@ def fresh_copy(found: Loaded) -> Loaded:
 
 def forecast(found: Loaded, *, exact: bool) -> Forecast:
     """Measure a rehearsed model."""
-    measured: Mapping[str, float] = size.sizes(found.model, bundle.sample(found.description, 1))
+    measured: Mapping[str, float] = size.sizes(found.model, found.description.preprocessing.sample(1))
     return Forecast(int(measured["parameters"]), int(measured["macs"]), int(measured["modelSizeBytes"]), exact)
 
 

@@ -10,6 +10,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ from kompress_api.errors import ArtifactMissing, KompressError, ParityFailed
 
 if TYPE_CHECKING:
     import numpy
-    import torch
     from torch import nn
+
+    from kompress_jobs.samples import Inputs
 
 SAMPLES = 32
 """Real inputs that a bundle is proven with."""
@@ -27,6 +29,7 @@ ATOL = 1e-4
 """Largest difference between a bundle's outputs before and after the reload (one machine, float32)."""
 EXPORT = "export.json"
 SECONDS = 600
+FREE_AXIS = 8
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,15 @@ class Answer:
     """Largest resident size of the process, the engine's own libraries included."""
 
 
-def run(folder: Path, inputs: "numpy.ndarray[Any, Any]", scratch: Path, *, file: str = "") -> Answer:
-    """Answer `inputs` (samples, channels, size, size) in a clean process; `file` names one of an export's files.
+def run(folder: Path, inputs: "Sequence[numpy.ndarray[Any, Any]]", scratch: Path, *, file: str = "") -> Answer:
+    """Answer a model's inputs, in order, the batch first, in a clean process; `file` names one of an export's files.
 
     Raises ParityFailed with the process's last words when it can't read the folder.
     """
     from safetensors.numpy import load_file, save_file
 
     question, answer = scratch / "reload-inputs.safetensors", scratch / "reload-outputs.safetensors"
-    save_file({"inputs": inputs}, question)
+    save_file({str(index): part for index, part in enumerate(inputs)}, question)
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", "kompress_jobs.reload", str(folder), "--inputs", str(question), "--outputs", str(answer)]
     done = subprocess.run([*command, *(["--file", file] if file else [])], capture_output=True, text=True, timeout=SECONDS, check=False)
@@ -61,16 +64,16 @@ def run(folder: Path, inputs: "numpy.ndarray[Any, Any]", scratch: Path, *, file:
     return Answer(load_file(answer)["outputs"], said["peakMemoryBytes"])
 
 
-def prove(folder: Path, model: "nn.Module", inputs: "torch.Tensor", scratch: Path) -> None:
+def prove(folder: Path, model: "nn.Module", inputs: "Inputs", scratch: Path) -> None:
     """Raise ParityFailed unless a clean process rebuilds the bundle and answers `inputs` as `model` does (to ATOL)."""
     import copy
 
     import torch
 
     with torch.inference_mode():
-        outputs = copy.deepcopy(model).cpu().eval()(inputs)
+        outputs = copy.deepcopy(model).cpu().eval()(*inputs)
     expected = (outputs[0] if isinstance(outputs, tuple) else outputs).numpy()
-    answer = run(folder, inputs.numpy(), scratch).outputs
+    answer = run(folder, [part.numpy() for part in inputs], scratch).outputs
     worst = float(abs(answer - expected).max()) if answer.shape == expected.shape else float("inf")
     if not worst <= ATOL:
         raise ParityFailed(
@@ -79,7 +82,7 @@ def prove(folder: Path, model: "nn.Module", inputs: "torch.Tensor", scratch: Pat
         )
 
 
-def answer_bundle(folder: Path, inputs: "numpy.ndarray[Any, Any] | None") -> tuple["numpy.ndarray[Any, Any]", dict[str, Any]]:
+def answer_bundle(folder: Path, inputs: "list[numpy.ndarray[Any, Any]] | None") -> tuple["numpy.ndarray[Any, Any]", dict[str, Any]]:
     """Rebuild a bundle and run it."""
     import torch
 
@@ -87,14 +90,16 @@ def answer_bundle(folder: Path, inputs: "numpy.ndarray[Any, Any] | None") -> tup
 
     torch.set_num_threads(1)
     loaded = bundle.read(folder)
-    question = torch.from_numpy(inputs) if inputs is not None else bundle.sample(loaded.description)
+    question = [torch.from_numpy(part) for part in inputs] if inputs is not None else loaded.description.preprocessing.sample()
     with torch.inference_mode():
-        outputs = loaded.model(question)
+        outputs = loaded.model(*question)
     found = (outputs[0] if isinstance(outputs, tuple) else outputs).float().numpy()
     return found, {"task": loaded.description.task, "labels": loaded.description.labels, "metrics": loaded.description.metrics}
 
 
-def answer_export(folder: Path, inputs: "numpy.ndarray[Any, Any] | None", file: str) -> tuple["numpy.ndarray[Any, Any]", dict[str, Any]]:
+def answer_export(
+    folder: Path, inputs: "list[numpy.ndarray[Any, Any]] | None", file: str
+) -> tuple["numpy.ndarray[Any, Any]", dict[str, Any]]:
     """Open one file of an export (the first by default) in its engine and run it."""
     import numpy
 
@@ -105,10 +110,20 @@ def answer_export(folder: Path, inputs: "numpy.ndarray[Any, Any] | None", file: 
     if entry is None:
         raise ArtifactMissing(f"{folder} holds no {file}", hint=f"it has {', '.join(e['file'] for e in written['files'])}")
     engine = registry.load("exporters", entry["exporter"], field="export.json: exporter").open_engine(folder / entry["file"], threads=1)
-    question = inputs if inputs is not None else numpy.zeros(entry["input"], dtype="float32")
-    step = entry["input"][0] if not entry["dynamicBatch"] else len(question)
-    parts = [engine(question[start : start + step]) for start in range(0, len(question) - step + 1, step)]
+    question = inputs if inputs is not None else zeros(written["inputs"], entry["batch"] or 1)
+    count = len(question[0])
+    step = entry["batch"] or count
+    parts = [engine([part[start : start + step] for part in question]) for start in range(0, count - step + 1, step)]
     return numpy.concatenate(parts), {"task": written["task"], "labels": written["labels"], "metrics": written["metrics"]}
+
+
+def zeros(inputs: list[dict[str, Any]], batch: int) -> "list[numpy.ndarray[Any, Any]]":
+    """Inputs that mean nothing; axes of any length get FREE_AXIS."""
+    import numpy
+
+    return [
+        numpy.zeros([batch, *(size if size > 0 else FREE_AXIS for size in entry["shape"][1:])], dtype=entry["dtype"]) for entry in inputs
+    ]
 
 
 def peak_memory_bytes() -> int:
@@ -123,13 +138,13 @@ def main() -> int:
     """Print one JSON object; exit code 0, or that of the error."""
     parser = argparse.ArgumentParser(prog="python -m kompress_jobs.reload", description="Read a bundle or an export in a clean process.")
     parser.add_argument("folder", type=Path, help="folder of a bundle or an export")
-    parser.add_argument("--inputs", type=Path, help="safetensors file with the tensor `inputs`; default: one input of zeros")
+    parser.add_argument("--inputs", type=Path, help="safetensors file with the model's inputs as `0`, `1`, ...; default: zeros")
     parser.add_argument("--outputs", type=Path, help="safetensors file to write the tensor `outputs` to")
     parser.add_argument("--file", default="", help="file of an export; default: the first")
     given = parser.parse_args()
     from safetensors.numpy import load_file, save_file
 
-    inputs = load_file(given.inputs)["inputs"] if given.inputs else None
+    inputs = [part for _, part in sorted(load_file(given.inputs).items())] if given.inputs else None
     try:
         exported = (given.folder / EXPORT).is_file()
         outputs, said = answer_export(given.folder, inputs, given.file) if exported else answer_bundle(given.folder, inputs)

@@ -1,7 +1,7 @@
 """Structural changes of a model as data: what was done after its factory made it, so that it can be done again.
 
-A change is a JSON object with the key `change`: `head` (here) or a granularity of pruning (`granularities/<name>.py`,
-function `replay`). Changes are replayed in order, before the weights are loaded.
+A change is a JSON object with the key `change`: `head` (here), `fold_batch_norm` (`batch_norm.py`) or a granularity of pruning
+(`granularities/<name>.py`), each with a function `replay`. Changes are replayed in order, before the weights are loaded.
 """
 
 from collections.abc import Sequence
@@ -12,22 +12,27 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs import registry
+from kompress_jobs.samples import Inputs
 
 Change = dict[str, Any]
 
 
-def replay(model: nn.Module, history: Sequence[Change], sample: torch.Tensor) -> nn.Module:
-    """Do every change again, in place where possible; `sample` is an input for tracing, (batch, channels, size, size)."""
+def replay(model: nn.Module, history: Sequence[Change], sample: Inputs) -> nn.Module:
+    """Do every change again, in place where possible; `sample` are inputs for tracing."""
     for index, change in enumerate(history):
         if change["change"] == "head":
             model = with_head(model, change["module"], change["outputs"])
+        elif change["change"] == "fold_batch_norm":
+            from kompress_jobs import batch_norm
+
+            model = batch_norm.replay(model, change, sample)
         else:
             granularity = registry.load("granularities", change["change"], field=f"bundle.json: history[{index}]")
             model = granularity.replay(model, change, sample)
     return model
 
 
-def head_of(model: nn.Module, sample: torch.Tensor) -> str:
+def head_of(model: nn.Module, sample: Inputs) -> str:
     """Name of the layer that gives the outputs: the last Linear or Conv2d that runs in a forward pass.
 
     Raises MethodRefused when there is none.
@@ -41,7 +46,7 @@ def head_of(model: nn.Module, sample: torch.Tensor) -> str:
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(sample)
+            model.eval()(*sample)
     finally:
         for hook in hooks:
             hook.remove()

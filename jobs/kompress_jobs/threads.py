@@ -24,4 +24,5 @@ def limit_threads(environment: MutableMapping[str, str], processes: int, cpus: f
     A waiting OpenMP thread sleeps (GOMP_SPINCOUNT=0): spinning takes the cores that the other process needs.
     """
     environment.setdefault("OMP_NUM_THREADS", str(max(1, math.floor(cpus / processes))))
+    environment.setdefault("RAYON_NUM_THREADS", environment["OMP_NUM_THREADS"])  # of the tokenizers library
     environment.setdefault("GOMP_SPINCOUNT", "0")

@@ -2,18 +2,21 @@
 
 The agent does the rendezvous and the process group's addresses; a gang is never restarted here (`max_restarts` 0), as a
 restart is a new attempt and the operator's. A fixed gang meets by `static` rendezvous at pod 0, so that ranks follow
-the pods' indexes; an elastic one by c10d, also hosted by pod 0.
+the pods' indexes; an elastic one by c10d, also hosted by pod 0. A single process has nobody to meet: it is started as it is, as
+the agent's own imports take longer than a preflight, a report or a reused stage has to do.
 
 The agent runs in a thread: a rendezvous waits inside of C++ code, where the main thread would not see a signal.
 """
 
 import contextlib
 import dataclasses
+import importlib
 import logging
 import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -54,7 +57,9 @@ class Workers:
         self._pod = pod
         self._processes = processes
         self._worker = worker
+        self._alone = pod.max_nodes == 1 and processes == 1
         self._agent: LocalElasticAgent | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._deaths: dict[int, int] = {}
         self._stop = threading.Event()
         self.started = threading.Event()
@@ -66,7 +71,9 @@ class Workers:
         """Workers of this pod that ended badly, the first one first."""
 
     def start(self) -> None:
-        """Begin the rendezvous; returns at once."""
+        """Begin the rendezvous; returns as soon as the agent is imported, so that nothing else competes with that for the interpreter."""
+        if not self._alone:
+            importlib.import_module("torch.distributed.elastic.agent.server.local_elastic_agent")
         threading.Thread(target=self._run, name="agent", daemon=True).start()
 
     def stop(self) -> None:
@@ -80,24 +87,34 @@ class Workers:
 
     def _run(self) -> None:
         try:
-            if self._pod.max_nodes > 1:
-                log.info("waiting for rank 0 at %s", self._pod.master_host)
-                wait_for_name(self._pod.master_host, RENDEZVOUS_SECONDS)
-            self._agent = build_agent(self._pod, self._processes, self._worker)
-            watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
-            watcher.start()
-            failures = _failures(self._agent.run())
-            watcher.join(timeout=1)
-            now = time.time_ns() // 1000
-            self.ended = sorted(
-                (Ended(rank, failure.exitcode, self._deaths.get(failure.pid, now)) for rank, failure in failures.items()),
-                key=lambda ended: ended.time_us,
-            )
+            self.ended = self._run_alone() if self._alone else self._run_gang()
         except Exception as error:
-            log.exception("the elastic agent failed")
+            log.exception("the elastic agent failed" if not self._alone else "the worker could not be started")
             self.error = error
         finally:
             self.finished.set()
+
+    def _run_alone(self) -> list[Ended]:
+        ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        self._process = subprocess.Popen([sys.executable, *self._worker], env=os.environ | ranks)
+        self.started.set()
+        if self._stop.is_set():
+            self._signal(signal.SIGTERM)
+        code = self._process.wait()
+        return [Ended(0, code, time.time_ns() // 1000)] if code else []
+
+    def _run_gang(self) -> list[Ended]:
+        if self._pod.max_nodes > 1:
+            log.info("waiting for rank 0 at %s", self._pod.master_host)
+            wait_for_name(self._pod.master_host, RENDEZVOUS_SECONDS)
+        self._agent = build_agent(self._pod, self._processes, self._worker)
+        watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        watcher.start()
+        failures = _failures(self._agent.run())
+        watcher.join(timeout=1)
+        now = time.time_ns() // 1000
+        ended = [Ended(rank, failure.exitcode, self._deaths.get(failure.pid, now)) for rank, failure in failures.items()]
+        return sorted(ended, key=lambda end: end.time_us)
 
     def _watch(self) -> None:
         """Note the moment of each worker's death: the agent only polls, and stops the others before it tells of the first."""
@@ -121,6 +138,8 @@ class Workers:
                 os.close(descriptor)
 
     def _pids(self) -> list[int]:
+        if self._alone:
+            return [self._process.pid] if self._process and self._process.poll() is None else []
         workers = self._agent.get_worker_group().workers if self._agent else []
         return [worker.id for worker in workers] if workers and all(worker.id for worker in workers) else []
 

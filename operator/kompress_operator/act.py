@@ -153,4 +153,11 @@ def _owner(key: Key) -> dict[str, str]:
 
 
 def _placement(key: Key, name: str) -> Placement:
-    return Placement(name=name, namespace=key.namespace, service=service_name(key.name), selector={LABEL_JOB: key.name}, owner=_owner(key))
+    return Placement(
+        name=name,
+        namespace=key.namespace,
+        service=service_name(key.name),
+        selector={LABEL_JOB: key.name},
+        owner=_owner(key),
+        watched=True,
+    )

@@ -1,8 +1,8 @@
 """One CompressionJob as the cluster shows it: reads Kubernetes' objects, gives an `Observed`.
 
 The CompressionJob is read first and its Jobs after it, so that the Jobs are never older than the status; both come from the
-API server itself, not from a cache. Pods are only listed for an attempt that ended, is being stopped, or is late, and whose
-outcome isn't recorded yet. What the objects say is put into our words by `translation.py`; what follows is not decided here.
+API server itself, not from a cache. Pods are only listed for an attempt that ended, has a failed pod, is being stopped, or is late,
+and whose outcome isn't recorded yet. What the objects say is put into our words by `translation.py`; what follows is not decided here.
 """
 
 import dataclasses
@@ -126,7 +126,7 @@ def needs_look(attempt: ObservedAttempt, status: CompressionJobStatus, now: floa
         return True
     if record is not None and record.outcome:
         return False
-    if attempt.ended or attempt.failing or attempt.terminating:
+    if attempt.ended or attempt.failed_pods or attempt.terminating:
         return True
     running = attempt.ready + attempt.succeeded
     return not attempt.queued and running < attempt.nodes and now >= (attempt.started or attempt.created) + LOOK_AGAIN_SECONDS

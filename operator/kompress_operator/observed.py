@@ -104,9 +104,7 @@ class ObservedAttempt:
     complete: bool = False
     """All its pods succeeded."""
     failed: bool = False
-    """It failed, and all its pods have ended."""
-    failing: bool = False
-    """It will fail; pods are still being stopped."""
+    """It failed, and all its pods have ended. One of them having failed (`failed_pods`) leaves the others running."""
     message: str = ""
     """What its controller says about the failure."""
     pods: tuple[ObservedPod, ...] | None = None

@@ -82,7 +82,7 @@ def _judge_newest(view: View, name: str, now: float) -> View:
     if record is None or record.outcome:
         return view
     job = next((job for job in view.jobs_of(name) if job.attempt == record.attempt), None)
-    record = _note_disruption(record, job)
+    record = _note_failure(_note_disruption(record, job), job, now)
     entry = entry.model_copy(update={"attempts": [*entry.attempts[:-1], record]})
     running = Running(view.with_entry(entry), entry, record, job)
     for policy in ATTEMPT_POLICIES:
@@ -97,6 +97,13 @@ def _note_disruption(record: Attempt, job: ObservedAttempt | None) -> Attempt:
     if pod is None or pod.disruption is None or record.disruption:
         return record
     return record.model_copy(update={"disruption": pod.disruption.value, "pod": pod.name, "node": pod.node})
+
+
+def _note_failure(record: Attempt, job: ObservedAttempt | None, now: float) -> Attempt:
+    """Our own time, not the nodes': their clocks differ, and a pod that was deleted is gone with its own."""
+    if job is None or job.ended or not job.failed_pods or record.failing_since is not None:
+        return record
+    return record.model_copy(update={"failing_since": rfc3339(now)})
 
 
 def _record(running: Running, end: End, now: float) -> View:
@@ -126,10 +133,9 @@ def _ended(entry: StageStatus, end: End, now: float, spent: bool = False) -> Sta
     record = entry.attempts[-1]
     known: dict[str, object] = {"rank": end.rank, "exit_code": end.exit_code, "checkpoint_step": end.checkpoint_step}
     known |= {"pod": end.pod or None, "node": end.node or None}
-    record = record.model_copy(
-        update={"ended_at": rfc3339(now), "outcome": str(end.outcome), "message": end.message, "spent_restart": spent}
-        | {name: value for name, value in known.items() if value is not None}
-    )
+    said: dict[str, object] = {"ended_at": rfc3339(now), "outcome": str(end.outcome), "message": end.message}
+    said |= {"spent_restart": spent, "failing_since": None}
+    record = record.model_copy(update=said | {name: value for name, value in known.items() if value is not None})
     return entry.model_copy(update={"attempts": [*entry.attempts[:-1], record]})
 
 

@@ -81,7 +81,7 @@ def build_attempt(item: Json) -> ObservedAttempt:
     """A Job, without its pods."""
     metadata, spec, status = item["metadata"], item["spec"], item.get("status") or {}
     conditions = _conditions(status)
-    end = conditions.get("Failed") or conditions.get("FailureTarget")
+    end = conditions.get("Failed")
     labels = metadata.get("labels") or {}
     return ObservedAttempt(
         name=metadata["name"],
@@ -99,7 +99,6 @@ def build_attempt(item: Json) -> ObservedAttempt:
         terminating=status.get("terminating") or 0,
         complete="Complete" in conditions,
         failed="Failed" in conditions,
-        failing="FailureTarget" in conditions,
         message=f"{end.get('reason', '')}: {end.get('message', '')}" if end is not None else "",
     )
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from testcluster.cluster import Connection
+from testcluster.processes import ClusterError
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
+KINDS = ("compressionjobs.kompress.io", "clustercompressionruntimes.kompress.io")
 PATIENCE = 60.0
 """Seconds that a condition may take on a busy machine; no test measures them."""
 
@@ -40,11 +42,26 @@ def free_port() -> int:
 def install_crds(connection: Connection) -> None:
     """Our two kinds, as soon as the API server serves them."""
     connection.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))
+    wait_until_served(connection, *KINDS)
 
-    def served() -> bool:
-        return "compressionjobs" in connection.kubectl("api-resources", "--api-group=kompress.io", "-o", "name")
 
-    eventually("the CRDs are served", served)
+def wait_until_served(connection: Connection, *kinds: str) -> None:
+    """Objects of these kinds can be created, and their CRDs deleted.
+
+    `kubectl wait --for=condition=Established` fails on a CRD so new that it has no conditions yet. And before the API server lets a
+    CRD go it lists the objects to delete along: if nobody has asked for the kind yet, its storage is only being opened, the server
+    writes this failure into the CRD's status, tries again at once, and gives up when its own copy of the CRD is older than what it has
+    just written. Its next try is a resync, up to 5 minutes later.
+    """
+
+    def listed() -> bool:
+        try:
+            connection.kubectl("get", ",".join(kinds), "--all-namespaces")
+        except ClusterError:
+            return False
+        return True
+
+    eventually(f"{' and '.join(kinds)} are served", listed)
 
 
 class Operator:
@@ -211,11 +228,6 @@ class Job:
         }
         status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [worker]}
         self._patch_pod(pod, {"status": status})
-
-    def hold_pod(self, pod: dict[str, Any], held: bool) -> None:
-        """A pod that is deleted stays until its kubelet lets it go; one that no node has would be gone at once."""
-        finalizers = [*pod["metadata"].get("finalizers", ()), "kompress.test/kubelet"] if held else None
-        self.kubectl("patch", "pod", pod["metadata"]["name"], "--type=merge", "-p", json.dumps({"metadata": {"finalizers": finalizers}}))
 
     def succeed(self, stage: str, attempt: int = 1, **said: Any) -> None:
         """All pods of an attempt end well, and rank 0's says what it made."""

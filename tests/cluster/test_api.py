@@ -2,23 +2,19 @@
 
 import copy
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import manifests
+from cluster.operating import install_crds
 from testcluster.cluster import ClusterError, Connection
-
-CRDS = Path(__file__).parents[2] / "crds"
 
 
 @pytest.fixture(scope="module")
-def api(control_plane: Connection) -> Iterator[Connection]:
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
-    control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    yield control_plane
+def api(control_plane: Connection) -> Connection:
+    install_crds(control_plane)
+    return control_plane
 
 
 def create(api: Connection, manifest: dict[str, Any], *flags: str) -> str:
@@ -47,6 +43,8 @@ def test_the_good_manifest_is_taken_and_shown_in_columns(api: Connection, namesp
 def test_a_field_is_explained(api: Connection) -> None:
     said = api.kubectl("explain", "compressionjob.spec.stages.prune")
     assert "Share of channels, heads or layers to remove." in said
+    assert "exactly one of pruningRatio, sparsity, pattern, constraints or search" in " ".join(said.split())
+    assert "Pruning is done in this many steps with recovery in between. Default: `1`." in " ".join(said.split())
 
 
 @pytest.mark.parametrize(

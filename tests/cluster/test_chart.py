@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from cluster.operating import Job, operating
+from cluster.operating import KINDS, Job, operating, wait_until_served
 from testcluster import processes
 from testcluster.cluster import Connection, running
 from testcluster.processes import ClusterError
@@ -23,7 +23,6 @@ from testcluster.settings import Settings
 REPOSITORY = Path(__file__).parents[2]
 CHART = REPOSITORY / "charts/kompress"
 COMBINATIONS = sorted((CHART / "ci").glob("*-values.yaml"), key=lambda path: path.name)
-CRDS = ("compressionjobs.kompress.io", "clustercompressionruntimes.kompress.io")
 HOME = "kompress-system"
 OPERATOR = f"system:serviceaccount:{HOME}:kompress"
 JOB = """
@@ -56,7 +55,7 @@ spec:
 def cluster_without_kompress() -> Iterator[Connection]:
     with running(Settings(name=f"tests-chart-{os.getpid()}", owner=processes.identity(os.getpid()) or "")) as connection:
         connection.kubectl("create", "--filename=-", stdin=POD_MONITORS)
-        connection.kubectl("wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com")
+        wait_until_served(connection, "podmonitors.monitoring.coreos.com")
         for name in (HOME, "team-a", "team-b", "elsewhere"):
             connection.kubectl("create", "namespace", name)
         # No pod of the chart may need more than this.
@@ -68,8 +67,10 @@ def cluster_without_kompress() -> Iterator[Connection]:
 def helm(cluster_without_kompress: Connection) -> Iterator["Helm"]:
     helm = Helm(cluster_without_kompress)
     yield helm
+    if helm.get("crd", *KINDS, "--ignore-not-found"):
+        helm.wait_for_crds()
     helm.connection.helm("uninstall", "kompress", f"--namespace={HOME}", "--ignore-not-found", "--wait")
-    helm.connection.kubectl("delete", "crd", *CRDS, "--ignore-not-found")
+    helm.connection.kubectl("delete", "crd", *KINDS, "--ignore-not-found")
 
 
 class Helm:
@@ -82,7 +83,7 @@ class Helm:
         self.connection.helm("upgrade", "--install", "kompress", str(chart), f"--namespace={HOME}", *options)
 
     def wait_for_crds(self) -> None:
-        self.connection.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in CRDS))
+        wait_until_served(self.connection, *KINDS)
 
     def as_operator(self, folder: Path) -> Connection:
         """The cluster as its operator's ServiceAccount sees it."""
@@ -174,7 +175,7 @@ def test_uninstall_keeps_the_jobs_and_nothing_else_and_a_new_release_takes_over(
 
     helm.connection.helm("uninstall", "kompress", f"--namespace={HOME}", "--wait")
 
-    assert left_behind(helm) == sorted(f"customresourcedefinition.apiextensions.k8s.io/{name}" for name in CRDS)
+    assert left_behind(helm) == sorted(f"customresourcedefinition.apiextensions.k8s.io/{name}" for name in KINDS)
     assert helm.get("cmpj", "--namespace=team-a") == "compressionjob.kompress.io/mine\n"
     helm.upgrade()
     assert helm.get("cmpj", "--namespace=team-a") == "compressionjob.kompress.io/mine\n"
@@ -182,6 +183,7 @@ def test_uninstall_keeps_the_jobs_and_nothing_else_and_a_new_release_takes_over(
 
 def test_uninstall_takes_the_crds_along_when_told(helm: Helm) -> None:
     helm.upgrade("--set=crds.keep=false")
+    helm.wait_for_crds()
     helm.connection.helm("uninstall", "kompress", f"--namespace={HOME}", "--wait")
     assert left_behind(helm) == []
 

@@ -4,25 +4,24 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import manifests
+from cluster.operating import install_crds
 from testcluster.cluster import Connection
 
-CRDS = Path(__file__).parents[2] / "crds"
 Transcript = tuple[int, str, str]
 Kompress = Callable[..., Transcript]
 
 
 @pytest.fixture(scope="module")
-def api(control_plane: Connection) -> Iterator[Connection]:
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
-    control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    yield control_plane
+def api(control_plane: Connection) -> Connection:
+    install_crds(control_plane)
+    return control_plane
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def images(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Two labels of 20 images each, at <bucket>/flowers/train and below `tmp_path`/flowers."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    bucket = s3.new_bucket()
+    bucket, client = s3.new_bucket(), s3.client()
     for label in ("daisy", "rose"):
         for index in range(20):
             file = io.BytesIO()
@@ -26,7 +26,7 @@ def images(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
             path = tmp_path / "flowers" / "train" / label / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.getvalue())
-            s3.client().put_object(Bucket=bucket, Key=f"flowers/train/{label}/{index}.png", Body=file.getvalue())
+            client.put_object(Bucket=bucket, Key=f"flowers/train/{label}/{index}.png", Body=file.getvalue())
     return Dataset.model_validate({"source": f"s3://{bucket}/flowers", "endpoint": s3.endpoint, "format": "imagefolder"})
 
 
@@ -37,7 +37,7 @@ def test_a_bucket_gives_the_same_samples_and_splits_as_the_disk(images: Dataset,
         ours, theirs = getattr(remote, split), getattr(local, split)
         assert torch.equal(ours.labels, theirs.labels)
         everything = torch.arange(len(ours))
-        assert torch.equal(ours.images(everything)[0], theirs.images(everything)[0])
+        assert torch.equal(ours.read(everything)[0], theirs.read(everything)[0])
 
 
 def test_the_preflight_copies_a_few_files(images: Dataset, tmp_path: Path) -> None:

@@ -91,23 +91,39 @@ def test_a_preflight_that_fails_for_good_ends_the_job_before_any_training_pod(jo
     assert job.attempts() == {"preflight-1"}
 
 
-def test_a_gang_restarts_as_a_whole_and_the_first_error_is_named(job: Job) -> None:
+def test_a_gang_restarts_as_a_whole_and_the_first_error_is_named_even_if_its_pod_ends_last(job: Job) -> None:
     job.create(stages=[{"name": "adapt", "fineTune": {"strategy": "Full", "epochs": 1}, "runtime": {"nodes": 2}}])
     job.succeed("preflight")
     first, second = job.wait_for_attempt("adapt", 1, pods=2)
     for pod in (first, second):
         job.run_pod(pod)
-        job.hold_pod(pod, held=True)
-    said = {"outcome": "Failed", "message": "boom", "exitCode": 70}
-    job.end_pod(second, 70, said | {"reason": "ValueError", "rank": 1, "timeUs": 1_000_000})
-    job.end_pod(first, 70, said | {"reason": "DistBackendError", "rank": 0, "timeUs": 2_000_000, "secondary": True})
+    job.end_pod(first, 70, failure(0, "DistBackendError", time_us=2_000_000, secondary=True))
+    eventually("the operator waits for the other pod", lambda: "failingSince" in job.stage("adapt")["attempts"][0])
+    job.end_pod(second, 70, failure(1, "ValueError", time_us=1_000_000))
     ended = job.wait_for_end("adapt", 1)
-    for pod in (first, second):
-        job.hold_pod(pod, held=False)
     job.wait_for_attempt("adapt", 2, pods=2)
     assert (ended["outcome"], ended["rank"], ended["exitCode"], ended["spentRestart"]) == ("ValueError", 1, 70, True)
     assert ended["pod"] == second["metadata"]["name"]
-    assert job.status["restarts"] == 1
+    assert (job.status["restarts"], "failingSince" in ended) == (1, False)
+    assert "adapt-1" in job.attempts(), "its pods ended by themselves: their logs stay"
+
+
+def test_a_pod_that_does_not_notice_that_its_gang_is_dead_is_ended(job: Job) -> None:
+    """The Job controller leaves it alone, so nobody but the operator frees its GPUs; the next attempt waits for them."""
+    job.create(stages=[{"name": "adapt", "fineTune": {"strategy": "Full", "epochs": 1}, "runtime": {"nodes": 2}}])
+    job.succeed("preflight")
+    first, second = job.wait_for_attempt("adapt", 1, pods=2)
+    for pod in (first, second):
+        job.run_pod(pod)
+    job.end_pod(second, 70, failure(1, "ValueError"))
+    ended = job.wait_for_end("adapt", 1)
+    job.wait_for_attempt("adapt", 2, pods=2)
+    assert (ended["outcome"], ended["pod"]) == ("ValueError", second["metadata"]["name"])
+    assert job.attempts() == {"preflight-1", "adapt-2"}
+
+
+def failure(rank: int, reason: str, time_us: int = 1, **said: object) -> dict[str, object]:
+    return {"outcome": "Failed", "reason": reason, "message": "boom", "exitCode": 70, "rank": rank, "timeUs": time_us, **said}
 
 
 def test_a_stage_that_fails_too_often_fails_the_job_after_its_report(job: Job) -> None:

@@ -50,7 +50,8 @@ def test_killed_at_any_instant_it_loses_nothing_and_repeats_nothing(operator: Op
     instants = random.Random(seed)
 
     def kill_soon() -> None:
-        """Somewhere between the event and the end of what it sets off."""
+        """Somewhere between the event and the end of what it sets off. The sleep awaits nothing: it is the instant of the kill,
+        and what is asserted must hold for every instant."""
         time.sleep(instants.uniform(0, 0.4))
         operator.kill()
         operator.start()

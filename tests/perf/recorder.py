@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from scipy import stats
 
@@ -21,19 +21,29 @@ class Goal:
 
     ratio: float
     direction: Literal["at_least", "at_most"]
+    unit: str = "x"
+    """`x` for a ratio; a difference has the unit of what is compared."""
 
     def reached(self, low: float, high: float) -> bool:
         """Whether the whole interval is on the right side, but for the margin where the goal is 1.0."""
-        margin = NON_INFERIORITY if self.ratio == 1.0 else 0.0
+        margin = NON_INFERIORITY if self.ratio == 1.0 and self.unit == "x" else 0.0
         return low >= self.ratio * (1 - margin) if self.direction == "at_least" else high <= self.ratio * (1 + margin)
 
     def __str__(self) -> str:
-        return f"{'>=' if self.direction == 'at_least' else '<='} {self.ratio:g} x"
+        return f"{'>=' if self.direction == 'at_least' else '<='} {self.ratio:g} {self.unit}"
+
+
+class Row(Protocol):
+    """One row of the table."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As it is kept: what, unit, value, peer, peerValue, ratio (or difference), interval, goal, met, samples."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One row of the table."""
+    """Measured here, in pairs."""
 
     what: str
     unit: str
@@ -56,7 +66,8 @@ class Result:
     def met(self) -> bool:
         return self.goal.reached(*self.interval)
 
-    def record(self) -> dict[str, object]:
+    @property
+    def record(self) -> dict[str, Any]:
         low, high = self.interval
         return {
             "what": self.what,
@@ -69,6 +80,37 @@ class Result:
             "goal": str(self.goal),
             "met": self.met,
             "samples": [list(pair) for pair in self.samples],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """Measured by the product itself, with an interval of its own."""
+
+    what: str
+    unit: str
+    value: float
+    peer: str
+    peer_value: float
+    compared: float
+    """Ratio to the peer, or the difference."""
+    interval: tuple[float, float]
+    goal: Goal
+    met: bool
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "unit": self.unit,
+            "value": self.value,
+            "peer": self.peer,
+            "peerValue": self.peer_value,
+            "ratio": self.compared,
+            "interval": list(self.interval),
+            "goal": str(self.goal),
+            "met": self.met,
+            "samples": [[self.value, self.peer_value]],
         }
 
 
@@ -86,18 +128,18 @@ def pairs(ours: Callable[[], float], peers: Callable[[], float], count: int = PA
     return tuple(found)
 
 
-def table(results: Sequence[Result]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Markdown, as it stands in docs."""
     lines = ["| what | ours | peer | ratio [95 %] | goal | met |", "| --- | --- | --- | --- | --- | --- |"]
-    for result in results:
-        row, (low, high) = result.record(), result.interval
+    for row in (row.record for row in rows):
+        low, high = row["interval"]
         lines.append(
-            f"| {result.what} | {row['value']:.4g} {result.unit} | {row['peerValue']:.4g} {result.unit} ({result.peer}) "
-            f"| {result.ratio:.2f} [{low:.2f}, {high:.2f}] | {result.goal} | {'yes' if result.met else 'NO'} |"
+            f"| {row['what']} | {row['value']:.4g} {row['unit']} | {row['peerValue']:.4g} {row['unit']} ({row['peer']}) "
+            f"| {row['ratio']:.2f} [{low:.2f}, {high:.2f}] | {row['goal']} | {'yes' if row['met'] else 'NO'} |"
         )
     return "\n".join(lines)
 
 
-def write(results: Sequence[Result], path: Path) -> None:
+def write(rows: Sequence[Row], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([result.record() for result in results], indent=2) + "\n")
+    path.write_text(json.dumps([row.record for row in rows], indent=2) + "\n")

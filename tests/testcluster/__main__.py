@@ -26,9 +26,15 @@ def install(_: argparse.Namespace) -> None:
     programs.build(say)
 
 
+def install_packages(arguments: argparse.Namespace) -> None:
+    """install those of the named Debian packages that are missing"""
+    if installed := packages.install(arguments.package):
+        say(f"installed {' '.join(installed)}")
+
+
 def unclaimed(_: argparse.Namespace) -> None:
     """fail at once if another cluster has the machine's real nodes, naming it"""
-    if "KUBECONFIG" not in os.environ:  # else the tests take that cluster, and start none
+    if not os.environ.get("KUBECONFIG"):  # else the tests take that cluster, and start none
         claim.refuse_if_taken()
 
 
@@ -116,7 +122,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--name", default="dev", help="which cluster (default: dev)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     subparsers = {}
-    for run in (install, unclaimed, up, down, status, kubeconfig, env, load_image, stop_node, start_node, on_node):
+    for run in (install, install_packages, unclaimed, up, down, status, kubeconfig, env, load_image, stop_node, start_node, on_node):
         name = run.__name__.replace("_", "-")
         subparsers[name] = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         subparsers[name].set_defaults(run=run)
@@ -127,6 +133,7 @@ def parse() -> argparse.Namespace:
     add("--grace", type=int, default=defaults["grace"], metavar="SECONDS", help="after which a silent node is NotReady")
     add("--s3", action="store_true", help="an S3 server beside it")
     add("--mlflow", action="store_true", help="an MLflow server beside it")
+    subparsers["install-packages"].add_argument("package", nargs="+", choices=packages.PACKAGES)
     subparsers["load-image"].add_argument("archive", type=Path)
     for name in ("stop-node", "start-node", "on-node"):
         subparsers[name].add_argument("node", type=int, choices=range(1, MAX_NODES + 1))

@@ -12,7 +12,7 @@ from typing import Literal
 from testcluster import archives, claim, control, nodes, pki, servers
 from testcluster.api import Api
 from testcluster.places import BIN, CLUSTERS, LOGS
-from testcluster.processes import ClusterError, Processes, is_alive
+from testcluster.processes import ClusterError, Processes, is_alive, locked
 from testcluster.servers import S3, Mlflow
 from testcluster.settings import REAL_NODE_PORTS, Node, Settings
 
@@ -200,11 +200,10 @@ def take_down(folder: Path) -> None:
     processes.kill(*(name for name in processes.names() if not name.startswith("node")))
     if has_nodes:
         nodes.remove_all(folder, processes)
-    if processes.log.exists():
-        kept = kept_logs(folder.name)
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # two sessions may sweep the same folder
+    kept = kept_logs(folder.name)
+    with locked(LOGS):
+        if processes.log.exists():  # two sessions may sweep the same folder
+            shutil.rmtree(kept, ignore_errors=True)
             shutil.move(processes.log, kept)
     shutil.rmtree(folder, ignore_errors=True)
     claim.release(folder)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 from testcluster.processes import ClusterError
@@ -20,31 +21,32 @@ PACKAGES = {  # package: a program or file that shows it is there
     "mount": "mount",
     "buildah": "buildah",  # images from Dockerfiles
     "debootstrap": "debootstrap",  # ... and the base that they start from
+    "espeak-ng": "espeak-ng",  # speaks builtin://words
 }
 
 
-def missing() -> list[str]:
-    """The packages that this machine lacks."""
+def missing(asked: Collection[str] = PACKAGES) -> list[str]:
+    """Those of PACKAGES that are asked for and that this machine lacks."""
 
     def there(evidence: str) -> bool:
         return Path(evidence).exists() if evidence.startswith("/") else bool(shutil.which(evidence, path=search))
 
     search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    return [package for package, evidence in PACKAGES.items() if not there(evidence)]
+    return [package for package, evidence in PACKAGES.items() if package in asked and not there(evidence)]
 
 
-def install() -> list[str]:
-    """Installs what is missing and returns it; nothing is touched when nothing is missing.
+def install(asked: Collection[str] = PACKAGES) -> list[str]:
+    """Installs what is missing of `asked` and returns it; nothing is touched when nothing is missing.
 
     Raises:
         ClusterError: packages are missing and this is not root on Debian, or apt-get failed.
     """
-    packages = missing()
+    packages = missing(asked)
     if not packages:
         return []
     if os.geteuid() or not shutil.which("apt-get"):
         raise ClusterError(
-            f"the test cluster needs the packages {' '.join(packages)}: install them (names are Debian's), or run this as root on Debian"
+            f"the tests need the packages {' '.join(packages)}: install them (names are Debian's), or run this as root on Debian"
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]):

@@ -6,6 +6,7 @@ child of its command line) are found by both.
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import os
 import signal
@@ -34,6 +35,18 @@ def identity(pid: int) -> str | None:
 def is_alive(recorded: str) -> bool:
     """Whether the process with this `identity` still runs."""
     return identity(int(recorded.split(maxsplit=1)[0])) == recorded
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time, of all that share this folder: the workers of one test run start and end their clusters at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 class Processes:

@@ -5,10 +5,11 @@ import json
 import random
 import socket
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from testcluster.places import BIN, HOST_IP, REPOSITORY
-from testcluster.processes import ClusterError
+from testcluster.processes import ClusterError, locked
 
 REAL_NODE_PORTS = {"api": 6443, "s3": 9000, "mlflow": 5000}
 """On `HOST_IP`, which is the cluster's own: manifests may name them."""
@@ -46,12 +47,16 @@ class Settings:
         return f"KOMPRESS_TESTCLUSTER={BIN.parent} PYTHONPATH={tests} python3 -m testcluster --name {self.name} down"
 
     def save(self, folder: Path) -> None:
-        """Chooses the ports and writes the settings."""
-        free = free_ports(("api", "etcd", "etcd-peer", "s3", "mlflow"))
-        ports = {**free, **(REAL_NODE_PORTS if self.nodes else {})}
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dataclasses.asdict(dataclasses.replace(self, ports=ports)))
-        (folder / "settings.json").write_text(text)
+        """Chooses the ports and writes the settings. Ports of another cluster are not free, also while nobody listens there yet."""
+        with locked(folder.parent):
+            others = [other for path in folder.parent.iterdir() if (other := Settings.load(path))]
+            given = {port for other in others for port in other.ports.values()}
+            free = free_ports(("api", "etcd", "etcd-peer", "s3", "mlflow"), given)
+            ports = {**free, **(REAL_NODE_PORTS if self.nodes else {})}
+            folder.mkdir(parents=True, exist_ok=True)
+            written = folder / "settings.json.new"
+            written.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(self, ports=ports))))
+            written.replace(folder / "settings.json")  # a session that sweeps never reads half of it
 
     @classmethod
     def load(cls, folder: Path) -> "Settings | None":
@@ -91,10 +96,10 @@ class Node:
         return f"kompress-{self.name}"
 
 
-def free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    """Ports of 127.0.0.1 that nobody listens on, below the range from which the kernel takes ports for clients."""
+def free_ports(names: tuple[str, ...], given: Collection[int] = ()) -> dict[str, int]:
+    """Ports of 127.0.0.1 that nobody listens on and that are not `given`, below the range from which the kernel takes ports for clients."""
     chosen: dict[str, int] = {}
-    for port in random.sample(range(20_000, 32_000), 500):
+    for port in random.sample([port for port in range(20_000, 32_000) if port not in given], 500):
         if len(chosen) == len(names):
             return chosen
         with socket.socket() as probe:

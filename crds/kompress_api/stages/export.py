@@ -26,8 +26,8 @@ class Format(Model):
     """ONNX opset; absent: the exporter's default."""
     dynamic_batch: bool = True
     """The batch axis is free; else it is fixed to the first batch size."""
-    precision: Literal["FP32", "FP16", "INT8"] = "FP32"
-    """Arithmetic of the graph; INT8 follows the bundle's quantization recipe."""
+    precision: Literal["FP32", "FP16", "INT8"] | None = None
+    """Arithmetic of the graph; INT8 follows the bundle's quantization recipe. Absent: as the bundle says, FP32 where it has no recipe."""
 
 
 class Device(StrEnum):

@@ -35,7 +35,7 @@ class Stage(Model):
     distill: Distill | None = None
     """Teach a student what teachers know."""
     prune: Prune | None = None
-    """Remove weights, channels, heads or layers."""
+    """Remove weights, channels, heads or layers: as much as exactly one of pruningRatio, sparsity, pattern, constraints or search says."""
     fuse: Fuse | None = None
     """One model out of several."""
     quantize: Quantize | None = None

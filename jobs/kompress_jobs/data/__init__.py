@@ -1,10 +1,11 @@
-"""Labelled samples: three splits of images with one label map, however they are stored.
+"""Labelled samples: three splits with one label map, however they are stored.
 
-The module that reads them is named by `dataset.format` (imagefolder), or by the scheme of `dataset.source` where there is
-no format (builtin). Each has `load(dataset, scratch, field, first) -> Data`. Splits
+The module that reads them is named by `dataset.format` (imagefolder, audiofolder, parquet, ...), or by the scheme of `dataset.source` where
+there is no format (builtin). Each has `load(dataset, scratch, field, first) -> Data`. Splits
 are cut by hash, so they are the same on every machine and in every process.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,36 +17,36 @@ import torch
 from kompress_api.errors import DataUnreadable, MethodRefused
 from kompress_api.places import Dataset
 from kompress_jobs import registry
+from kompress_jobs.samples import Samples, pick
 
 HELD_OUT = 0.1
 """Share of train that a missing split is cut from it."""
 
 
 class Split(Protocol):
-    """Samples of one split; `images` may be called from another thread."""
+    """Samples of one split; `read` may be called from another thread."""
 
     labels: torch.Tensor
     """(samples,), int64."""
 
     def __len__(self) -> int: ...
 
-    def images(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (found, channels, size, size), uint8, and the positions in `indices` that could be read, (found,)."""
+    def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
+        """Samples, and the positions in `indices` that could be read, (found,)."""
 
 
 @dataclass
-class TensorSplit:
+class MemorySplit:
     """A split that lies in memory."""
 
-    pixels: torch.Tensor
-    """(samples, channels, size, size), uint8."""
+    samples: Samples
     labels: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.pixels[indices], torch.arange(len(indices))
+    def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
+        return pick(self.samples, indices), torch.arange(len(indices))
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,19 @@ class Data:
 
     labels: list[str]
     """Class names; a sample's label is an index into it."""
-    image_size: int
-    """Side in pixels."""
-    channels: int
-    """1 or 3."""
     train: Split
     validation: Split
     test: Split
+    image_size: int = 0
+    """Of images: side in pixels. Of sound: side that spectrograms are stretched to, 0: as they come."""
+    channels: int = 0
+    """Of images: 1 or 3."""
+    max_length: int = 0
+    """Of texts: most tokens that are asked for; 0: the model's own limit."""
+    sample_rate: int = 0
+    """Of sound: samples a second."""
+    clip_samples: int = 0
+    """Of sound: samples that every clip is cut or filled up to."""
     unreadable: dict[str, list[str]] = field(default_factory=dict)
     """Split -> paths that were skipped."""
 
@@ -77,6 +84,8 @@ def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first:
     scheme = dataset.source.partition("://")[0]
     name, where = (dataset.format, "format") if dataset.format is not None else (scheme, "source")
     found: Data = registry.load("data", name, field=f"{field}.{where}").load(dataset, scratch, field=field, first=first)
+    if dataset.max_length is not None:
+        found = dataclasses.replace(found, max_length=dataset.max_length)
     if len(found.labels) < 2:
         raise DataUnreadable(
             f"{dataset.source} has one class only ({found.labels[0]}): there is nothing to tell apart",

@@ -1,53 +1,29 @@
-"""builtin://digits: 1,797 grey images of hand-written digits, 8 by 8, shipped with scikit-learn (no download).
-
-E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998. Split by hash within each class: 20 % test,
-10 % of the rest validation.
-"""
+"""builtin://NAME: a data set that every machine has (`builtins/`)."""
 
 import difflib
-import hashlib
 from pathlib import Path
-
-import torch
+from types import ModuleType
 
 from kompress_api.errors import InvalidManifest
 from kompress_api.places import Dataset
-from kompress_jobs.data import HELD_OUT, Data, TensorSplit, cut
-
-KNOWN = ("digits",)
-TEST_SHARE = 0.2
+from kompress_jobs import registry
+from kompress_jobs.data import Data
 
 
 def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
-    """The data set in memory; it is small, so `first` is all of it."""
-    name = dataset.source.removeprefix("builtin://")
-    if name not in KNOWN:
-        near = difflib.get_close_matches(name, KNOWN, n=1)
+    """The data set in memory; with `first` one that is dear to make may give about that many samples of each split."""
+    found: Data = module_of(dataset, field=field).load(dataset, first)
+    return found
+
+
+def module_of(dataset: Dataset, *, field: str = "spec.dataset") -> ModuleType:
+    """The module behind the name; raises InvalidManifest with the known names."""
+    name, known = dataset.source.removeprefix("builtin://"), registry.known("builtins")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         raise InvalidManifest(
-            f"there is no builtin data set {name!r} (known: {', '.join(KNOWN)})",
+            f"there is no builtin data set {name!r} (known: {', '.join(known)})",
             hint=f"did you mean builtin://{near[0]}?" if near else "use one of them, or your own data",
             field=f"{field}.source",
         )
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    pixels = torch.from_numpy(raw.images).mul(255 / 16).round().to(torch.uint8)[:, None]
-    labels = [int(label) for label in raw.target]
-    size = dataset.image_size or pixels.shape[-1]
-    resized = resize(pixels, size)
-    names = [hashlib.sha256(image.tobytes()).hexdigest() + str(index) for index, image in enumerate(raw.images)]
-    rest, test = cut(names, labels, TEST_SHARE)
-    kept, held = cut([names[i] for i in rest], [labels[i] for i in rest], HELD_OUT)
-    train, validation = [rest[i] for i in kept], [rest[i] for i in held]
-    target = torch.tensor(labels)
-    parts = {"train": train, "validation": validation, "test": test}
-    splits = {name: TensorSplit(resized[chosen], target[chosen]) for name, chosen in parts.items()}
-    return Data([str(name) for name in raw.target_names], size, 1, **splits)
-
-
-def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 images (samples, channels, side, side) -> (samples, channels, size, size)."""
-    if pixels.shape[-1] == size:
-        return pixels
-    scaled = torch.nn.functional.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
-    return scaled.round().clamp(0, 255).to(torch.uint8)
+    return registry.load("builtins", name, field=f"{field}.source")

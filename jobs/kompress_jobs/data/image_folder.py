@@ -1,112 +1,32 @@
-"""imagefolder: <split>/<label>/<file> below a folder or an S3 prefix.
+"""imagefolder: <split>/<label>/<file> below a folder or an S3 prefix (`folders.py`).
 
-Files that can't be decoded are counted, named and skipped, up to `maxUnreadableFraction` of their split. A set that is
-small decoded lies in memory; a larger one is decoded batch by batch. What is in S3 is copied once per pod.
+A set that is small decoded lies in memory; a larger one is decoded batch by batch.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+import functools
 from pathlib import Path
 
 import torch
 
-from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
-from kompress_jobs.data import HELD_OUT, Data, Split, TensorSplit, cut
-from kompress_jobs.data_place import open_place
+from kompress_jobs import folders
+from kompress_jobs.data import Data
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded bytes of all splits up to which they are kept in memory (each process holds its own copy)."""
 DEFAULT_SIZE = 224
 SIZES_READ = 2048
 """Images whose header is read to see whether all have one size."""
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-THREADS = 8
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files of one split."""
-
-    name: str
-    paths: list[str]
-    """Relative to the data set's root."""
-    labels: list[int]
+IMAGES = folders.Medium("image", frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}))
 
 
 def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
     """Read the folder, or about the `first` samples of each split. Raises DataUnreadable with the file or folder at fault."""
-    place = open_place(dataset, scratch)
-    where = f"{field}.source"
-    classes, train = list_split(place.paths, dataset.splits.train, None, dataset.source, where)
-    listings = {"train": train}
-    for split in ("validation", "test"):
-        name = getattr(dataset.splits, split)
-        if any(path.startswith(f"{name}/") for path in place.paths):
-            listings[split] = list_split(place.paths, name, classes, dataset.source, where)[1]
-        else:
-            listings["train"], listings[split] = hold_out(listings["train"], name)
-    if first is not None:
-        listings = {split: thinned(listing, first) for split, listing in listings.items()}
-    root = place.bring([path for listing in listings.values() for path in listing.paths])
-    size = dataset.image_size or own_size([root / path for listing in listings.values() for path in listing.paths])
-    samples = sum(len(listing.paths) for listing in listings.values())
-    report: dict[str, list[str]] = {}
-    splits: dict[str, Split] = {}
-    for split, listing in listings.items():
-        most = dataset.max_unreadable_fraction if first is None else 1.0
-        lazy = FolderSplit(listing, root, size, most, where)
-        splits[split] = in_memory(lazy) if samples * 3 * size * size <= IN_MEMORY_BYTES else lazy
-        report[split] = lazy.unreadable
-    return Data(classes, size, 3, splits["train"], splits["validation"], splits["test"], report)
-
-
-def list_split(paths: list[str], name: str, expected: list[str] | None, source: str, where: str) -> tuple[list[str], Listing]:
-    """The classes and images below `<name>/`; with `expected` the classes must be these."""
-    shown = f"{source}/{name}"
-    own = [path for path in paths if path.startswith(f"{name}/") and path.count("/") > name.count("/") + 1]
-    folder = [path.removeprefix(f"{name}/").partition("/")[0] for path in own]
-    classes = sorted(set(folder))
-    if not classes:
-        raise DataUnreadable(
-            f"{shown} holds no label folder with files", hint=f"put images at {shown}/<label>/<file>, or set dataset.splits", field=where
-        )
-    if expected is not None and classes != expected:
-        strange = sorted(set(classes) ^ set(expected))[0]
-        side = "is a label that train does not have" if strange in classes else "is missing: train has this label"
-        raise DataUnreadable(
-            f"the labels differ between splits: {shown}/{strange} {side}", hint="give every split the same label folders", field=where
-        )
-    found = [(path, classes.index(label)) for path, label in zip(own, folder, strict=True) if Path(path).suffix.lower() in SUFFIXES]
-    for index, label in enumerate(classes):
-        if not any(number == index for _, number in found):
-            raise DataUnreadable(f"{shown}/{label} holds no image", hint=f"known endings: {', '.join(sorted(SUFFIXES))}", field=where)
-    return classes, Listing(name, [path for path, _ in found], [number for _, number in found])
-
-
-def hold_out(train: Listing, name: str) -> tuple[Listing, Listing]:
-    """Cut a missing split from train by hash of the path within it."""
-    kept, held = cut([path.removeprefix(f"{train.name}/") for path in train.paths], train.labels, HELD_OUT)
-    return part(train, kept, train.name), part(train, held, name)
-
-
-def thinned(listing: Listing, count: int) -> Listing:
-    """About `count` samples, at least one of each class."""
-    classes = max(listing.labels) + 1
-    each = max(1, count // classes)
-    seen = [0] * classes
-    chosen = []
-    for index, label in enumerate(listing.labels):
-        seen[label] += 1
-        if seen[label] <= each:
-            chosen.append(index)
-    return part(listing, chosen, listing.name)
-
-
-def part(listing: Listing, chosen: list[int], name: str) -> Listing:
-    """Some of the samples."""
-    return Listing(name, [listing.paths[index] for index in chosen], [listing.labels[index] for index in chosen])
+    folder = folders.open_folder(dataset, scratch, IMAGES, field=field, first=first)
+    size = dataset.image_size or own_size(folder.files)
+    keep = len(folder.files) * 3 * size * size <= IN_MEMORY_BYTES
+    splits, unreadable = folder.splits(functools.partial(decode, size=size), functools.partial(gather, size=size), keep=keep)
+    return Data(folder.classes, **splits, image_size=size, channels=3, unreadable=unreadable)
 
 
 def own_size(files: list[Path]) -> int:
@@ -139,54 +59,6 @@ def decode(path: Path, size: int) -> torch.Tensor | None:
         return None
 
 
-@dataclass
-class FolderSplit:
-    """A split that is decoded when it is asked for."""
-
-    listing: Listing
-    root: Path
-    size: int
-    most_unreadable: float
-    where: str
-    unreadable: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.labels = torch.tensor(self.listing.labels)
-        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def images(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode these samples; raises DataUnreadable when more than the allowed share of the split was unreadable so far."""
-        paths = [self.root / self.listing.paths[index] for index in indices.tolist()]
-        decoded = list(self.pool.map(decode, paths, [self.size] * len(paths)))
-        for path, image in zip(paths, decoded, strict=True):
-            if image is None and str(path) not in self.unreadable:
-                self.unreadable.append(str(path))
-        if len(self.unreadable) > self.most_unreadable * len(self):
-            raise DataUnreadable(
-                f"{len(self.unreadable)} of {len(self)} images of split {self.listing.name} can't be read, "
-                f"more than {self.most_unreadable:.2%}; the first is {self.unreadable[0]}",
-                hint="repair or remove them, or raise dataset.maxUnreadableFraction",
-                field=self.where,
-            )
-        found = [position for position, image in enumerate(decoded) if image is not None]
-        empty = torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
-        return torch.stack([decoded[i] for i in found]) if found else empty, torch.tensor(found, dtype=torch.int64)  # type: ignore[misc]
-
-
-def in_memory(split: FolderSplit) -> TensorSplit:
-    """Decode everything; what can't be read is left out."""
-    pixels, kept = [], []
-    for chunk in chunks(len(split)):
-        images, found = split.images(chunk)
-        pixels.append(images)
-        kept.append(chunk[found])
-    chosen = torch.cat(kept)
-    return TensorSplit(torch.cat(pixels), split.labels[chosen])
-
-
-def chunks(count: int, size: int = 512) -> Iterator[torch.Tensor]:
-    """Indices 0 .. count - 1 in pieces."""
-    yield from torch.arange(count).split(size)
+def gather(images: list[torch.Tensor], size: int) -> torch.Tensor:
+    """Images as one tensor, (images, 3, size, size)."""
+    return torch.stack(images) if images else torch.zeros(0, 3, size, size, dtype=torch.uint8)

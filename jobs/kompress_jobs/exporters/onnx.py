@@ -3,36 +3,40 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kompress_api.errors import MethodRefused
+from kompress_jobs.exporters import Engine
 
 if TYPE_CHECKING:
-    import numpy
-    from torch import Tensor, nn
+    from torch import nn
+
+    from kompress_jobs.preprocessing import Preprocessing
 
 SUFFIX = ".onnx"
+QUANTIZER = "onnx_runtime"
 METADATA = "kompress"
 """Key of the model's own metadata: labels and preprocessing, as JSON."""
 
 
-def lower(model: "nn.Module", sample: "Tensor", path: Path, *, opset: int | None, dynamic_batch: bool, metadata: Mapping[str, Any]) -> None:
-    """Write `model` (evaluation mode, CPU) to `path`; `sample` is (batch, ...) and its first axis is free with `dynamic_batch`."""
+def lower(
+    model: "nn.Module", preprocessing: "Preprocessing", path: Path, *, batch: int | None, opset: int | None, metadata: Mapping[str, Any]
+) -> None:
+    """Write `model` (evaluation mode, CPU) to `path`; `batch` is the only batch size that the file takes, None: any."""
     import torch
 
-    shapes = ({0: torch.export.Dim.DYNAMIC},) if dynamic_batch else None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporter itself
         program = torch.onnx.export(
             model,
-            (sample,),
+            preprocessing.sample(batch or 2),
             dynamo=True,
-            dynamic_shapes=shapes,
+            dynamic_shapes=free_axes(preprocessing, batch),
             opset_version=opset,
-            input_names=["input"],
+            input_names=list(preprocessing.names),
             output_names=["scores"],
             verbose=False,
         )
@@ -41,24 +45,31 @@ def lower(model: "nn.Module", sample: "Tensor", path: Path, *, opset: int | None
     program.save(str(path))
 
 
-def rehearse(model: "nn.Module", sample: "Tensor", *, dynamic_batch: bool, field: str) -> None:
+def rehearse(model: "nn.Module", preprocessing: "Preprocessing", *, batch: int | None, field: str) -> None:
     """Capture the graph as `lower` does; raises MethodRefused with the exporter's words when it can't be captured."""
     import torch
 
-    shapes = ({0: torch.export.Dim.DYNAMIC},) if dynamic_batch else None
     try:
-        torch.export.export(model, (sample,), dynamic_shapes=shapes, strict=False)
+        torch.export.export(model, preprocessing.sample(batch or 2), dynamic_shapes=free_axes(preprocessing, batch), strict=False)
     except Exception as error:
         raise MethodRefused(
             f"the model's graph can't be captured for ONNX: {str(error).strip().splitlines()[0]}",
             hint="remove control flow that depends on values from its forward pass"
-            + (", or set dynamicBatch: false" if dynamic_batch else ""),
+            + (", or set dynamicBatch: false" if batch is None else ""),
             field=field,
         ) from error
 
 
-def open_engine(path: Path, threads: int) -> "Callable[[numpy.ndarray[Any, Any]], numpy.ndarray[Any, Any]]":
-    """An engine: float32 inputs (batch, channels, size, size) -> scores (batch, classes)."""
+def free_axes(preprocessing: "Preprocessing", batch: int | None) -> tuple[dict[int, Any], ...]:
+    """Of each input, the axes that may have any length."""
+    import torch
+
+    first = (0,) if batch is None else ()
+    return tuple(dict.fromkeys((*first, *axes), torch.export.Dim.DYNAMIC) for axes in preprocessing.axes)
+
+
+def open_engine(path: Path, threads: int) -> Engine:
+    """ONNX Runtime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -66,10 +77,9 @@ def open_engine(path: Path, threads: int) -> "Callable[[numpy.ndarray[Any, Any]]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    names = [entry.name for entry in session.get_inputs()]
 
-    def run(inputs: "numpy.ndarray[Any, Any]") -> "numpy.ndarray[Any, Any]":
-        scores: numpy.ndarray[Any, Any] = session.run(None, {name: inputs})[0]
-        return scores
+    def run(inputs: Any) -> Any:
+        return session.run(None, dict(zip(names, inputs, strict=True)))[0]
 
     return run

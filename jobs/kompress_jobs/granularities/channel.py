@@ -13,6 +13,7 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune, Scope
+from kompress_jobs.samples import Inputs
 from kompress_jobs.structure import Change
 
 CHANGE = "channel"
@@ -21,12 +22,12 @@ CHANGE = "channel"
 class Pruner:
     """Removes channels of a model in place, a step at a time.
 
-    `sample` is an input (batch, channels, size, size) for tracing, `head` the layer of the outputs, which is left alone.
+    `sample` are inputs for tracing, `head` the layer of the outputs, which is left alone.
     Raises MethodRefused for a model whose layers' couplings can't be traced.
     """
 
     def __init__(
-        self, model: nn.Module, sample: torch.Tensor, importance: Callable[..., torch.Tensor], spec: Prune, head: str, *, field: str
+        self, model: nn.Module, sample: Inputs, importance: Callable[..., torch.Tensor], spec: Prune, head: str, *, field: str
     ) -> None:
         import torch_pruning
 
@@ -119,7 +120,7 @@ class KeptImportance:
         return worth
 
 
-def replay(model: nn.Module, change: Change, sample: torch.Tensor) -> nn.Module:
+def replay(model: nn.Module, change: Change, sample: Inputs) -> nn.Module:
     """Remove the same channels from a freshly built model, in place."""
     import torch_pruning
 
@@ -142,7 +143,7 @@ def widths(model: nn.Module) -> dict[str, int]:
 def refuse_attention(model: nn.Module, *, field: str) -> None:
     """Attention shares its width among heads; cutting channels of it needs the heads' bookkeeping, which is granularity Head's."""
     for name, module in model.named_modules():
-        if hasattr(module, "num_heads"):
+        if any(hasattr(module, name) for name in ("num_heads", "num_attention_heads", "n_heads")):
             raise MethodRefused(
                 f"{name} is an attention layer ({type(module).__name__}): channels of attention are not pruned in this version",
                 hint="prune a convolutional model, or leave this stage out",

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from kompress_jobs.samples import Inputs
+
 EAGER_WARMUP = 5
 EAGER_RUNS = 30
 RESAMPLES = 500
@@ -34,15 +36,15 @@ def summarize(seconds: list[float], batch_size: int) -> dict[str, float]:
     return {"latencyP50Ms": p50 * 1e3, "latencyP99Ms": p99 * 1e3, "throughputPerSecond": batch_size / p50}
 
 
-def eager(model: nn.Module, sample: torch.Tensor) -> dict[str, float]:
+def eager(model: nn.Module, sample: Inputs) -> dict[str, float]:
     """Latency of the PyTorch module as it is, for one sample and one thread: a hint while compressing, never a goal's figure."""
-    synchronize = torch.cuda.synchronize if sample.device.type == "cuda" else _nothing
+    synchronize = torch.cuda.synchronize if sample[0].device.type == "cuda" else _nothing
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
     @torch.inference_mode()
     def run() -> None:
-        model(sample)
+        model(*sample)
         synchronize()
 
     try:

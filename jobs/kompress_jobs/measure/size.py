@@ -5,6 +5,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kompress_jobs.bundle import weights_bytes
+from kompress_jobs.samples import Inputs
 
 
 def parameters(model: nn.Module) -> int:
@@ -12,22 +13,22 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def macs(model: nn.Module, sample: torch.Tensor) -> int:
+def macs(model: nn.Module, sample: Inputs) -> int:
     """Multiply-accumulates of a forward pass of one sample: half of what `torch.utils.flop_counter` counts.
 
-    `sample` is (1, ...); the model may lie on the meta device, with the sample.
+    `sample` holds one sample, (1, ...); the model may lie on the meta device, with the sample.
     """
     training = model.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(sample)
+        model.eval()(*sample)
     model.train(training)
     return int(counter.get_total_flops()) // 2
 
 
-def sizes(model: nn.Module, sample: torch.Tensor) -> dict[str, float]:
+def sizes(model: nn.Module, sample: Inputs) -> dict[str, float]:
     """`parameters`, `macs`, `modelSizeBytes`."""
     return {
         "parameters": parameters(model),
-        "macs": macs(model, sample[:1]),
+        "macs": macs(model, sample),
         "modelSizeBytes": weights_bytes(model.state_dict()),
     }

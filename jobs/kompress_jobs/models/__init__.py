@@ -1,8 +1,11 @@
 """Where models come from: the scheme of a source URI is the module that knows it.
 
-A library's module (torchvision, timm, python) has `construct(name, arguments, num_classes, field) -> nn.Module` and
-`pretrained(name, arguments, field) -> Pretrained`; a place's module (s3, file) has `fetch(source, scratch, field) -> folder
-of a bundle`. What is done to a model afterwards is written down in its bundle (`structure`).
+A library's module (torchvision, timm, python) has `construct(name, arguments, num_classes, task, field) -> nn.Module` and
+`pretrained(name, arguments, task, field) -> Pretrained`. It may have `settled(name, arguments, task, field) -> arguments`, where
+the name alone would not build the same model elsewhere, `preprocessing(name, arguments, model, data, task, field)`, where
+models come with their own (None: the task decides), and `stands_for(name, field)`, where the library's version does not say
+what lies behind the name. A place's module (s3, file) has `fetch(source, scratch, role, field) -> folder of a bundle`. What is
+done to a model afterwards is written down in its bundle (`structure`).
 """
 
 import difflib
@@ -36,14 +39,14 @@ def split(source: str) -> tuple[str, str]:
     return scheme, name
 
 
-def construct(source: str, arguments: Mapping[str, Any], num_classes: int, *, field: str) -> nn.Module:
-    """Build an architecture with fresh weights from torchvision://, timm:// or python://.
+def construct(source: str, arguments: Mapping[str, Any], num_classes: int, task: str, *, field: str) -> nn.Module:
+    """Build an architecture with fresh weights from a library's scheme.
 
     Raises UnknownModel (with near matches), InvalidManifest (arguments), FactoryNotAllowed, UnknownMethod (scheme).
     """
     scheme, name = split(source)
     library = registry.load("models", scheme, field=f"{field}.source")
-    model: nn.Module = library.construct(name, arguments, num_classes, field=field)
+    model: nn.Module = library.construct(name, arguments, num_classes, task, field=field)
     return model
 
 

@@ -14,7 +14,7 @@ from kompress_jobs import factories
 from kompress_jobs.models import Pretrained
 
 
-def construct(name: str, arguments: Mapping[str, Any], num_classes: int, *, field: str) -> nn.Module:
+def construct(name: str, arguments: Mapping[str, Any], num_classes: int, task: str, *, field: str) -> nn.Module:
     """Call the factory."""
     factory = factories.resolve(name, field=f"{field}.source")
     model = factories.call(factory, arguments, {"num_classes": num_classes}, field=f"{field}.arguments")
@@ -23,6 +23,6 @@ def construct(name: str, arguments: Mapping[str, Any], num_classes: int, *, fiel
     return model
 
 
-def pretrained(name: str, arguments: Mapping[str, Any], *, field: str) -> Pretrained:
+def pretrained(name: str, arguments: Mapping[str, Any], task: str, *, field: str) -> Pretrained:
     """The factory's own weights are what there is."""
     return Pretrained()

@@ -10,7 +10,7 @@ from kompress_api.errors import InvalidManifest, StorageUnavailable
 from kompress_jobs.models import Pretrained, unknown
 
 
-def construct(name: str, arguments: Mapping[str, Any], num_classes: int, *, field: str) -> nn.Module:
+def construct(name: str, arguments: Mapping[str, Any], num_classes: int, task: str, *, field: str) -> nn.Module:
     """Build the model with fresh weights and `num_classes` outputs."""
     from torchvision import models
 
@@ -26,7 +26,7 @@ def construct(name: str, arguments: Mapping[str, Any], num_classes: int, *, fiel
         ) from error
 
 
-def pretrained(name: str, arguments: Mapping[str, Any], *, field: str) -> Pretrained:
+def pretrained(name: str, arguments: Mapping[str, Any], task: str, *, field: str) -> Pretrained:
     """The library's default weights; the head's may not fit and are left out by who loads them."""
     from torchvision import models
 

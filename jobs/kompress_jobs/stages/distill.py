@@ -18,6 +18,7 @@ from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench
 from kompress_jobs.rehearsal import Room
+from kompress_jobs.samples import place
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.evaluate import predict
 from kompress_jobs.training.loop import Objective
@@ -62,6 +63,7 @@ def take_student(bench: Bench, spec: Distill) -> Loaded:
         head="Keep",
         role="student",
     )
+    bench.tell(found)
     found.model.to(bench.context.device)
     return found
 
@@ -81,7 +83,7 @@ def objective(bench: Bench, spec: Distill, teacher: Loaded, student: Loaded) -> 
     """Collective when the teacher's answers are cached."""
     device = bench.context.device
     weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), device)
-    cached = cache(bench, teacher) if spec.augmentation == "None" and spec.teacher_cache == "Auto" else None
+    cached = cache(bench, teacher) if bench.task.DRAWS[spec.augmentation] == 0 and spec.teacher_cache == "Auto" else None
     return imitate(spec, bench.task, teacher, student, weight, cached, field=bench.field())
 
 
@@ -103,12 +105,13 @@ def imitate(
     @torch.no_grad()
     def teach(batch: Batch) -> torch.Tensor:
         if cached is not None:
-            return cached[batch.indices].to(batch.images.device)
-        scores: torch.Tensor = task.logits(teacher.model(task.prepare(batch.images, teacher.description.preprocessing)))
+            return cached[batch.indices].to(batch.targets.device)
+        inputs = place(teacher.description.preprocessing(batch.samples), batch.targets.device)
+        scores: torch.Tensor = task.logits(teacher.model(*inputs))
         return scores
 
     def learn(model: nn.Module, batch: Batch) -> torch.Tensor:
-        outputs = model(task.prepare(batch.images, student.description.preprocessing))
+        outputs = model(*place(student.description.preprocessing(batch.samples), batch.targets.device))
         imitated: torch.Tensor = imitation(task.logits(outputs), teach(batch), spec.temperature) * factor
         if spec.alpha == 1:
             return imitated

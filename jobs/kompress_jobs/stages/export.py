@@ -1,14 +1,12 @@
 """export: lower a model for its targets, prove in a clean process that it is the same model, and measure it there beside the
 baseline, which is lowered the same way. Rank 0 does the work; the others help to evaluate the PyTorch model and wait."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy
 import torch
 
 from kompress_api.errors import Interrupted, MethodRefused
@@ -19,13 +17,13 @@ from kompress_jobs import assemble, bundle, registry, reload
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, Measured
+from kompress_jobs.exporters import Engine
 from kompress_jobs.measure import latency, parity
+from kompress_jobs.measure.on_engine import BATCH, arrays, real_inputs, score
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.rehearsal import Room
 
 PYTORCH_PREFIX = "pytorch."
-BATCH = 128
-Engine = Callable[[Array], Array]
 Place = tuple[str, str, int]
 """Format, target, batch size."""
 
@@ -50,6 +48,7 @@ def run(context: StageContext) -> StageOutput:
     refuse(spec, field=bench.field())
     exporters = {form.type: registry.load("exporters", form.type, field=bench.field("formats")) for form in spec.formats}
     models = {role: bench.take(role, "Keep") for role in ("model", "baseline")}
+    refuse_recipe(spec, exporters, models["model"], field=bench.field())
     measured = {role: bench.measure(found) for role, found in models.items()}
     output, stopped = StageOutput(), False
     if bench.gang.rank == 0:
@@ -112,9 +111,9 @@ def refuse(spec: Export, *, field: str) -> None:
             )
     fixed = spec.targets[0].batch_sizes[0]
     for index, form in enumerate(spec.formats):
-        if form.precision != "FP32":
+        if form.precision == "FP16":
             raise MethodRefused(
-                f"precision {form.precision} is not built in this version", hint="use FP32", field=f"{field}.formats[{index}].precision"
+                "precision FP16 is not built in this version", hint="use FP32 or INT8", field=f"{field}.formats[{index}].precision"
             )
         if not form.dynamic_batch and any(target.batch_sizes != [fixed] for target in spec.targets):
             raise MethodRefused(
@@ -132,9 +131,34 @@ def step_of(form: Format, spec: Export) -> int | None:
 def lower(exporter: ModuleType, found: Loaded, path: Path, form: Format, spec: Export) -> None:
     """Write one file; a fixed batch axis takes the first target's first batch size."""
     model = found.model.cpu().eval()
-    sample = bundle.sample(found.description, step_of(form, spec) or 2)
-    metadata = {"labels": found.description.labels, "preprocessing": found.description.preprocessing.dump()}
-    exporter.lower(model, sample, path, opset=form.opset, dynamic_batch=form.dynamic_batch, metadata=metadata)
+    preprocessing, recipe = found.description.preprocessing, recipe_of(form, found)
+    metadata = {"labels": found.description.labels, "preprocessing": preprocessing.dump()}
+    plain = path if recipe is None else path.with_name(f"float-{path.name}")
+    exporter.lower(model, preprocessing, plain, batch=step_of(form, spec), opset=form.opset, metadata=metadata)
+    if recipe is not None:
+        registry.load("quantizers", recipe["quantizer"], field="bundle.json: quantization.quantizer").apply(plain, path, recipe)
+        plain.unlink()
+
+
+def recipe_of(form: Format, found: Loaded) -> dict[str, Any] | None:
+    """How the graph is quantized; None: not at all. Without a precision the bundle decides."""
+    return None if form.precision == "FP32" else found.description.quantization
+
+
+def refuse_recipe(spec: Export, exporters: Mapping[Any, ModuleType], found: Loaded, *, field: str) -> None:
+    """Raise MethodRefused where a format can't do what the model's recipe, or the manifest, asks for."""
+    recipe = found.description.quantization
+    for index, form in enumerate(spec.formats):
+        where = f"{field}.formats[{index}].precision"
+        if form.precision == "INT8" and recipe is None:
+            raise MethodRefused("the model has no quantization recipe", hint="export from a quantize stage", field=where)
+        quantizer = getattr(exporters[form.type], "QUANTIZER", None)
+        if recipe is not None and form.precision != "FP32" and quantizer != recipe["quantizer"]:
+            raise MethodRefused(
+                f"the recipe is for {recipe['quantizer']}, which does not write {form.type.value}",
+                hint="set precision: FP32 for this format, or use ONNX",
+                field=where,
+            )
 
 
 def describe(bench: Bench, folder: Path, found: Loaded, spec: Export, exporters: dict[Any, ModuleType], measured: Measured) -> None:
@@ -143,44 +167,28 @@ def describe(bench: Bench, folder: Path, found: Loaded, spec: Export, exporters:
     files = []
     for index, form in enumerate(spec.formats):
         file = f"{'model' if index == 0 else f'model{index}'}{exporters[form.type].SUFFIX}"
-        shape = [step_of(form, spec) or 1, *bundle.sample(described, 1).shape[1:]]
-        entry = {"file": file, "type": form.type.value, "exporter": exporters[form.type].__name__.rpartition(".")[2], "input": shape}
-        files.append(entry | {"dynamicBatch": form.dynamic_batch})
+        exporter = exporters[form.type].__name__.rpartition(".")[2]
+        files.append({"file": file, "type": form.type.value, "exporter": exporter, "batch": step_of(form, spec)})
     step = {"stage": bench.input.name, "kind": bench.input.kind, "job": bench.input.job.name, "seed": bench.input.seed}
-    written = described.dump() | {"files": files, "lineage": [*described.lineage, step], "metrics": measured.values}
-    (folder / reload.EXPORT).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    written = described.model_copy(update={"lineage": [*described.lineage, step], "metrics": measured.values})
+    bundle.write_description(folder / reload.EXPORT, written, files=files)
 
 
 def prove(bench: Bench, lowered: Lowered, found: Loaded, spec: Export, form: Format, details: dict[str, Any] | None) -> None:
     """Run the file in a clean process on real validation inputs; with `details`, raise ParityFailed when it is not the same model."""
-    images, _ = bench.data.validation.images(torch.arange(min(spec.verify.num_samples, len(bench.data.validation))))
-    inputs = bench.task.prepare(images, found.description.preprocessing).contiguous()
+    samples, _ = bench.data.validation.read(torch.arange(min(spec.verify.num_samples, len(bench.data.validation))))
+    inputs = found.description.preprocessing(samples)
     if step := step_of(form, spec):
-        inputs = inputs[: len(inputs) // step * step]
-    answer = reload.run(lowered.path.parent, inputs.numpy(), bench.context.scratch, file=lowered.path.name)
+        inputs = tuple(part[: len(part) // step * step] for part in inputs)
+    answer = reload.run(lowered.path.parent, arrays(inputs), bench.context.scratch, file=lowered.path.name)
     lowered.figures |= {"modelSizeBytes": lowered.path.stat().st_size, "peakMemoryBytes": answer.peak_memory_bytes}
     if details is not None:
         with torch.inference_mode():
-            expected = torch.cat([bench.task.logits(found.model(part)) for part in inputs.split(BATCH)]).numpy()
+            parts = zip(*(part.split(BATCH) for part in inputs), strict=True)
+            expected = torch.cat([bench.task.logits(found.model(*part)) for part in parts]).numpy()
         compared = parity.compare(expected, answer.outputs, spec.verify)
-        parity.require(compared, spec.verify, field=bench.field())
+        parity.require(compared, spec.verify, quantized=recipe_of(form, found) is not None, field=bench.field())
         details["parity"][form.type.value] = compared.dump()
-
-
-def score(bench: Bench, engine: Engine, found: Loaded, step: int | None) -> Measured:
-    """The engine's figures on the test split."""
-    scores, positions = [], []
-    for chunk in torch.arange(len(bench.data.test)).split(step or BATCH):
-        images, seen = bench.data.test.images(chunk)
-        inputs = bench.task.prepare(images, found.description.preprocessing).contiguous().numpy()
-        short = (step or len(inputs)) - len(inputs)
-        padded = numpy.concatenate([inputs, numpy.zeros((short, *inputs.shape[1:]), inputs.dtype)]) if short else inputs
-        scores.append(torch.from_numpy(engine(padded)[: len(inputs)]))
-        positions.append(chunk[seen])
-    targets = bench.data.test.labels[torch.cat(positions)]
-    scored = bench.task.figures(torch.cat(scores), targets, found.description.labels)
-    intervals = {name: list(interval) for name, interval in scored.intervals.items()}
-    return Measured(scored.values, {"intervals": intervals, "perClass": scored.per_class, "samples": scored.samples})
 
 
 def time(
@@ -210,15 +218,7 @@ def time(
             )
 
 
-def real_inputs(bench: Bench, found: Loaded, batch_size: int) -> Array:
-    """The first validation samples, repeated where there are fewer than a batch."""
-    wanted = torch.arange(batch_size) % len(bench.data.validation)
-    images, _ = bench.data.validation.images(wanted)
-    inputs: Array = bench.task.prepare(images, found.description.preprocessing).contiguous().numpy()
-    return numpy.resize(inputs, (batch_size, *inputs.shape[1:]))
-
-
-def _bind(engine: Engine, inputs: Array) -> Callable[[], Array]:
+def _bind(engine: Engine, inputs: Sequence[Array]) -> Callable[[], Array]:
     return lambda: engine(inputs)
 
 
@@ -242,8 +242,12 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     assert isinstance(spec, Export)
     refuse(spec, field=field)
     found = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
+    exporters = {
+        form.type: registry.load("exporters", form.type, field=f"{field}.formats[{index}].type") for index, form in enumerate(spec.formats)
+    }
+    refuse_recipe(spec, exporters, found, field=field)
     for index, form in enumerate(spec.formats):
-        exporter = registry.load("exporters", form.type, field=f"{field}.formats[{index}].type")
-        sample = bundle.sample(found.description, step_of(form, spec) or 2)
-        exporter.rehearse(found.model.eval(), sample, dynamic_batch=form.dynamic_batch, field=f"{field}.formats[{index}].type")
+        exporter = exporters[form.type]
+        preprocessing, where = found.description.preprocessing, f"{field}.formats[{index}].type"
+        exporter.rehearse(found.model.eval(), preprocessing, batch=step_of(form, spec), field=where)
     return found

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 from kompress_api.stages.fine_tune import FineTune
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, bundle, registry, structure
+from kompress_jobs import assemble, registry, structure
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench
 from kompress_jobs.rehearsal import Room
+from kompress_jobs.samples import place
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse
 from kompress_jobs.training.state import build_state
@@ -34,7 +35,7 @@ def run(context: StageContext) -> StageOutput:
 
 def freeze(found: Loaded, spec: FineTune, *, field: str) -> None:
     """Let the strategy say which weights learn."""
-    sample = bundle.sample(found.description).to(next(found.model.parameters()).device)
+    sample = place(found.description.preprocessing.sample(), next(found.model.parameters()).device)
     strategy = registry.load("strategies", spec.strategy, field=f"{field}.strategy")
     strategy.prepare(found.model, spec, structure.head_of(found.model, sample), field=field)
 

@@ -88,6 +88,8 @@ def plan(
             labels=samples.labels,
             image_size=samples.image_size,
             channels=samples.channels,
+            sample_rate=samples.sample_rate,
+            clip_samples=samples.clip_samples,
         ),
         source_key=source,
         students=students,

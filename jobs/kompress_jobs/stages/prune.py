@@ -9,11 +9,12 @@ import torch
 
 from kompress_api.stages.prune import Prune, Scope
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, bundle, registry, structure
+from kompress_jobs import assemble, registry, structure
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, redescribed
 from kompress_jobs.rehearsal import Room
+from kompress_jobs.samples import move, place
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.order import Order
@@ -36,7 +37,7 @@ def run(context: StageContext) -> StageOutput:
     found = bench.take("model", "Keep")
     found.model.requires_grad_(True)
     before = bench.measure(found)
-    sample = bundle.sample(found.description).to(context.device)
+    sample = place(found.description.preprocessing.sample(), context.device)
     head = structure.head_of(found.model, sample)
     pruner = granularity.Pruner(found.model, sample, importance.build(), spec, head, field=bench.field())
     saved = bench.checkpoints.newest()
@@ -85,11 +86,11 @@ def fill_gradients(bench: Bench, found: Loaded, spec: Prune) -> None:
     shuffled = order.shuffled(0)
     for step in range(min(spec.calibration_batches, order.steps)):
         indices = bench.gang.share(order.indices(step, shuffled))
-        images, seen = bench.data.train.images(indices)
+        samples, seen = bench.data.train.read(indices)
         chosen = indices[seen]
         if not len(chosen):
             continue
-        batch = Batch(images.to(bench.context.device), bench.data.train.labels[chosen].to(bench.context.device), chosen, 1.0)
+        batch = Batch(move(samples, bench.context.device), bench.data.train.labels[chosen].to(bench.context.device), chosen, 1.0)
         with torch.enable_grad():
             learn(model, batch).backward()
     bench.gang.sum_gradients(model)
@@ -104,7 +105,7 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     importance = registry.load("importances", spec.importance, field=f"{field}.importance")
     found = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
     found.model.requires_grad_(True)
-    sample = bundle.sample(found.description)
+    sample = found.description.preprocessing.sample()
     at_once = spec.model_copy(update={"iterative_steps": 1, "scope": Scope.LOCAL})
     pruner = granularity.Pruner(found.model, sample, importance.build(), at_once, structure.head_of(found.model, sample), field=field)
     learn = task_objective(room.task, found.description.preprocessing, smoothing=0.0, weight=None)

@@ -103,6 +103,20 @@ def open_store(place: Access, role: str, *, uri: str | None = None, patience: fl
     raise InvalidManifest(f"{uri} is no place for files", hint="use s3://bucket/prefix or file:///path", field=f"spec.{role}")
 
 
+def listing(place: Access, role: str, *, patience: float = PATIENCE) -> tuple[Store, list[ObjectInfo]]:
+    """The files below a URI, or the one file that it names, with the store that their keys belong to."""
+    uri = uri_of(place).rstrip("/")
+    store = open_store(place, role, patience=patience)
+    if found := list(store.list()):
+        return store, found
+    parent, _, name = uri.rpartition("/")
+    if parent.count("/") > 1 and not parent.endswith("/") and name:
+        above = open_store(place, role, uri=parent, patience=patience)
+        if (single := above.head(name)) is not None:
+            return above, [single]
+    return store, []
+
+
 def uri_of(place: Access) -> str:
     """Where the place is."""
     if isinstance(place, Output):

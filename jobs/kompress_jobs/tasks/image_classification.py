@@ -1,18 +1,22 @@
 """image-classification: one label an image.
 
-Images stay uint8 until they meet a model, because each model has its own normalisation (a student and its teacher see the
-same augmented image). Random numbers come in from outside, one row a sample, so that an augmented image depends on the
-seed and the step alone and not on the number of processes.
+Random numbers of the augmentation come in from outside, one row a sample, so that an augmented image depends on the seed
+and the step alone and not on the number of processes.
 """
 
 import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
-from kompress_jobs.bundle import Preprocessing
-from kompress_jobs.measure import classification
+from kompress_jobs.backbones import first_taken
+from kompress_jobs.classification import chance, figures, logits, loss
+from kompress_jobs.data import Data
+from kompress_jobs.models import Pretrained
+from kompress_jobs.preprocessing.image import Preprocessing
+from kompress_jobs.samples import Samples
 
-LUMINANCE = (0.299, 0.587, 0.114)
+__all__ = ["augment", "chance", "draw", "figures", "logits", "loss", "preprocessing_for", "refitted"]
+
 DRAWS = {"None": 0, "Light": 2, "Standard": 4}
 """Random numbers a sample."""
 SHIFT = 1 / 16
@@ -20,7 +24,34 @@ SHIFT = 1 / 16
 CROP = (0.35, 1.0)
 """Standard: share of the area that a random crop keeps."""
 
-figures = classification.figures
+
+def preprocessing_for(model: nn.Module, data: Data, pretrained: Pretrained, *, field: str) -> Preprocessing:
+    """The data's side, the channels that the model takes, the normalisation that its weights were made with.
+
+    Raises MethodRefused for images that the model can't take.
+    """
+    channels = accepted_channels(model, data.image_size, field=field)
+    mean, std = (list(values) if channels == 3 else [sum(values) / 3] for values in (pretrained.mean, pretrained.std))
+    return Preprocessing(image_size=data.image_size, channels=channels, mean=mean, std=std)
+
+
+def refitted(preprocessing: Preprocessing, model: nn.Module, data: Data, *, field: str) -> Preprocessing:
+    """The preprocessing of a bundle for data whose images have another side; raises MethodRefused where the model can't take them."""
+    if data.image_size == preprocessing.image_size:
+        return preprocessing
+    accepted_channels(model, data.image_size, field=field)
+    return preprocessing.model_copy(update={"image_size": data.image_size})
+
+
+def accepted_channels(model: nn.Module, size: int, *, field: str) -> int:
+    """3 or 1, whichever the model takes first; raises MethodRefused with the model's own words when it takes neither."""
+    choices = (3, 1)
+    found = first_taken(model, [(torch.zeros(2, channels, size, size),) for channels in choices])
+    if isinstance(found, Exception):
+        raise MethodRefused(
+            f"the model takes no images of {size}x{size} pixels: {found}", hint="set dataset.imageSize to a size that it takes", field=field
+        ) from found
+    return choices[found]
 
 
 def draw(mode: str, samples: int, generator: torch.Generator) -> torch.Tensor:
@@ -28,8 +59,9 @@ def draw(mode: str, samples: int, generator: torch.Generator) -> torch.Tensor:
     return torch.rand(samples, DRAWS[mode], generator=generator)
 
 
-def augment(images: torch.Tensor, mode: str, draws: torch.Tensor) -> torch.Tensor:
+def augment(images: Samples, mode: str, draws: torch.Tensor) -> Samples:
     """Augment uint8 images (batch, channels, size, size); `draws` are their rows of `draw`."""
+    assert isinstance(images, torch.Tensor)
     if mode == "Light":
         return shift(images, draws)
     if mode == "Standard":
@@ -61,38 +93,3 @@ def crop_and_flip(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     grid = nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
     moved = nn.functional.grid_sample(images.float(), grid, align_corners=False, padding_mode="reflection")
     return moved.round().clamp(0, 255).to(torch.uint8)
-
-
-def prepare(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """uint8 images (batch, 1 or 3, size, size) -> what the model takes, float32 (batch, channels, size, size)."""
-    if images.shape[1] == 3 and preprocessing.channels == 1:
-        weights = torch.tensor(LUMINANCE, device=images.device).view(1, 3, 1, 1)
-        images = (images * weights).sum(1, keepdim=True)
-    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, -1, 1, 1)
-    std = torch.tensor(preprocessing.std, device=images.device).view(1, -1, 1, 1)
-    return (images / 255 - mean) / std  # one grey channel is repeated by broadcasting
-
-
-def logits(outputs: object) -> torch.Tensor:
-    """The scores (batch, classes) among a model's outputs; auxiliary heads give a tuple in training."""
-    found = outputs[0] if isinstance(outputs, tuple) else outputs
-    if not isinstance(found, torch.Tensor) or found.ndim != 2:
-        raise MethodRefused(
-            f"the model returns {type(found).__name__} {tuple(getattr(found, 'shape', ()))}, not scores of shape (batch, classes)",
-            hint="image-classification takes models that return one score a class",
-            field="spec.model.source",
-        )
-    return found
-
-
-def loss(outputs: object, targets: torch.Tensor, *, weight: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
-    """Mean cross-entropy; auxiliary heads (Inception: 0.4 each, Szegedy et al., 2015) are added."""
-    auxiliary = [found for found in outputs[1:] if isinstance(found, torch.Tensor)] if isinstance(outputs, tuple) else []
-
-    def cross_entropy(scores: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(scores.float(), targets, weight=weight, label_smoothing=smoothing)
-
-    total = cross_entropy(logits(outputs))
-    for scores in auxiliary:
-        total = total + 0.4 * cross_entropy(scores)
-    return total

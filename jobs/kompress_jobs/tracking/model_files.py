@@ -66,11 +66,10 @@ def signature(described: Mapping[str, Any]) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Schema, TensorSpec
 
-    first, preprocessing = first_file(described), described["preprocessing"]
-    shape = first["input"] if first else [1, preprocessing["channels"], *[preprocessing["imageSize"]] * 2]
-    batch = -1 if first is None or first.get("dynamicBatch", True) else shape[0]
+    batch = (first_file(described) or {}).get("batch") or -1
+    inputs = [TensorSpec(numpy.dtype(entry["dtype"]), (batch, *entry["shape"][1:]), entry["name"]) for entry in described["inputs"]]
     return ModelSignature(
-        inputs=Schema([TensorSpec(numpy.dtype("float32"), (batch, *shape[1:]), "input")]),
+        inputs=Schema(inputs),
         outputs=Schema([TensorSpec(numpy.dtype("float32"), (batch, len(described["labels"])), "scores")]),
     )
 

@@ -7,7 +7,8 @@ from types import ModuleType
 
 import torch
 
-from kompress_jobs.data import Split, TensorSplit
+from kompress_jobs.data import MemorySplit, Split
+from kompress_jobs.samples import Samples, move
 from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.order import Order
 
@@ -16,8 +17,8 @@ from kompress_jobs.training.order import Order
 class Batch:
     """A micro-batch of one process."""
 
-    images: torch.Tensor
-    """(samples, channels, size, size), uint8, augmented, on the device."""
+    samples: Samples
+    """Augmented, on the device."""
     targets: torch.Tensor
     """(samples,), int64, on the device."""
     indices: torch.Tensor
@@ -43,13 +44,13 @@ def batches(
         ]
 
     def micro(indices: torch.Tensor, draws: torch.Tensor) -> Batch:
-        images, found = data.images(indices)
+        samples, found = data.read(indices)
         indices = indices[found]
-        images = task.augment(images.to(gang.device, non_blocking=True), augmentation, draws[found])
+        samples = task.augment(move(samples, gang.device), augmentation, draws[found])
         targets = data.labels[indices].to(gang.device, non_blocking=True)
-        return Batch(images, targets, indices, len(indices) * gang.world_size / order.batch)
+        return Batch(samples, targets, indices, len(indices) * gang.world_size / order.batch)
 
-    if isinstance(data, TensorSplit):
+    if isinstance(data, MemorySplit):
         for step in range(start, order.steps):
             yield read(step)
         return

@@ -5,9 +5,10 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from kompress_jobs.bundle import Preprocessing
 from kompress_jobs.data import Split
 from kompress_jobs.measure.classification import Figures
+from kompress_jobs.preprocessing import Preprocessing
+from kompress_jobs.samples import move, place
 from kompress_jobs.training.gang import Gang
 
 BATCH = 256
@@ -24,9 +25,10 @@ def predict(
     model.eval()
     scores, positions = [], []
     for chunk in gang.share(torch.arange(len(split))).split(BATCH):
-        images, found = split.images(chunk)
+        samples, found = split.read(chunk)
         if len(found):
-            scores.append(task.logits(model(task.prepare(images.to(gang.device), preprocessing))).float().cpu())
+            inputs = place(preprocessing(move(samples, gang.device)), gang.device)
+            scores.append(task.logits(model(*inputs)).float().cpu())
             positions.append(chunk[found])
     classes = scores[0].shape[1] if scores else 0
     widest = int(gang.gather(torch.tensor([classes])).max())

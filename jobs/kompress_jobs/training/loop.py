@@ -5,6 +5,7 @@ it waits for the device is marked `host sync`, where all ranks must join `collec
 and checkpoints, not at steps.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from kompress_jobs.training.checkpoint import Checkpoints
 from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.order import Order, learning_rate, mix
 from kompress_jobs.training.state import State, copy_of
+
+log = logging.getLogger(__name__)
 
 Objective = Callable[[nn.Module, Batch], torch.Tensor]
 """Mean loss of a micro-batch; the module is the one to call (wrapped, in training mode)."""
@@ -168,4 +171,7 @@ class Reporter:
         self.metrics(figures, state)
 
     def metrics(self, figures: dict[str, float], state: State) -> None:
-        self.events.metrics(figures, self.plan.first_step + state.step)
+        step = self.plan.first_step + state.step
+        self.events.metrics(figures, step)
+        if self.gang.rank == 0:
+            log.info("step %d of %d: %s", step, self.total, ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from kompress_api.training import Training
-from kompress_jobs.bundle import Preprocessing
+from kompress_jobs.preprocessing import Preprocessing
+from kompress_jobs.samples import place
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.loop import Objective
 
@@ -15,7 +16,7 @@ def task_objective(task: ModuleType, preprocessing: Preprocessing, *, smoothing:
     """Cross-entropy (or what the task has) with class weights (classes,) and label smoothing."""
 
     def objective(model: nn.Module, batch: Batch) -> torch.Tensor:
-        outputs = model(task.prepare(batch.images, preprocessing))
+        outputs = model(*place(preprocessing(batch.samples), batch.targets.device))
         loss: torch.Tensor = task.loss(outputs, batch.targets, weight=weight, smoothing=smoothing)
         return loss
 

@@ -4,6 +4,7 @@ One table for each block; a row goes when its feature comes.
 """
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 from kompress_api.errors import MethodRefused
@@ -45,7 +46,7 @@ PRUNE: tuple[Row, ...] = (
 )
 
 
-def refuse(spec: FineTune | Distill | Prune | Export, *, field: str) -> None:
+def refuse(spec: FineTune | Distill | Prune | Export | Training, *, field: str) -> None:
     """Raise MethodRefused for the first field of a stage that this version does not do; `field` is the path of the stage's kind."""
     if isinstance(spec, Prune):
         _check(spec, PRUNE, field)
@@ -58,6 +59,18 @@ def refuse(spec: FineTune | Distill | Prune | Export, *, field: str) -> None:
         _check(spec, FINE_TUNE, field)
     if isinstance(spec, Distill):
         _check(spec, DISTILL, field)
+
+
+def refuse_augmentation(spec: Any, task: ModuleType, *, field: str) -> None:
+    """Raise MethodRefused for an augmentation that the task does not have; `spec` is a stage or, of a pruning, its recovery."""
+    if isinstance(spec, Prune):
+        refuse_augmentation(spec.recovery, task, field=f"{field}.recovery")
+    if isinstance(spec, Training) and spec.augmentation not in task.DRAWS:
+        raise MethodRefused(
+            f"augmentation {spec.augmentation} has no meaning for {task.__name__.rpartition('.')[2].replace('_', '-')}",
+            hint=f"use {' or '.join(task.DRAWS)}",
+            field=f"{field}.augmentation",
+        )
 
 
 def _check(block: Any, rows: Sequence[Row], field: str) -> None:

@@ -16,7 +16,7 @@ app = typer.Typer(
 )
 
 File = Annotated[pathlib.Path, typer.Argument(metavar="FILE", help="Manifest (YAML or JSON); - is standard input.", show_default=False)]
-Files = Annotated[list[pathlib.Path], typer.Argument(metavar="FILE...", help="Manifests; - is standard input.", show_default=False)]
+Files = Annotated[list[pathlib.Path], typer.Argument(metavar="FILE", help="Manifests; - is standard input.", show_default=False)]
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of a CompressionJob.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Data for programs on standard output.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace; default: that of the current context.", show_default=False)]
@@ -25,7 +25,10 @@ Context = Annotated[str, typer.Option("--context", help="Context of the kubeconf
 
 @app.command()
 def validate(files: Files, as_json: AsJson = False) -> None:
-    """Check manifests without a cluster: every problem of every file, in the API server's words. Exit 2 where there is one."""
+    """Check manifests, without a cluster.
+
+    Tells every problem of every file, in the API server's words. Exit 2 where there is one.
+    """
     from kompress_operator.cli.validate import validate as command
 
     command(files, as_json=as_json)
@@ -33,7 +36,10 @@ def validate(files: Files, as_json: AsJson = False) -> None:
 
 @app.command()
 def plan(file: File, as_json: AsJson = False) -> None:
-    """Run the preflight on this machine: what would run, what is reused."""
+    """Tell what a run would do on this machine.
+
+    Runs the preflight alone: what would run, what is reused, how large the models will be. A run goes on from there.
+    """
     from kompress_operator.cli.run import plan as command
 
     command(file, as_json=as_json)
@@ -41,9 +47,11 @@ def plan(file: File, as_json: AsJson = False) -> None:
 
 @app.command()
 def run(file: File, as_json: AsJson = False) -> None:
-    """Run a job on this machine. Exit 0 complete, 1 a stage failed, 2 invalid manifest, 3 a goal missed, 130 interrupted.
+    """Run a job on this machine.
 
     Run it again to go on where it stood. State, results and metrics lie in ${KOMPRESS_HOME:-./kompress-runs}/NAME.
+
+    Exit 0 complete, 1 a stage failed, 2 invalid manifest, 3 a goal missed, 130 interrupted.
     """
     from kompress_operator.cli.run import run as command
 
@@ -54,7 +62,10 @@ def run(file: File, as_json: AsJson = False) -> None:
 def verify(
     uri: Annotated[str, typer.Argument(metavar="URI", help="file:// or s3:// of an artifact, or a folder.")], as_json: AsJson = False
 ) -> None:
-    """Reload a model in a clean process and measure it anew."""
+    """Check a model and reload it.
+
+    Compares every byte with the artifact's manifest, then rebuilds the model in a clean process.
+    """
     from kompress_operator.cli.verify import verify as command
 
     command(uri, as_json=as_json)
@@ -62,7 +73,10 @@ def verify(
 
 @app.command()
 def submit(files: Files, namespace: Namespace = "", context: Context = "", as_json: AsJson = False) -> None:
-    """Apply manifests to a cluster."""
+    """Apply manifests to a cluster.
+
+    All are checked first: either all are fine, or none is sent. Applying again changes nothing.
+    """
     from kompress_operator.cli import cluster
 
     cluster.submit(files, namespace, context, as_json=as_json)
@@ -70,7 +84,7 @@ def submit(files: Files, namespace: Namespace = "", context: Context = "", as_js
 
 @app.command()
 def get(
-    job: Annotated[str, typer.Argument(metavar="[JOB]", help="Name; default: all of the namespace.", show_default=False)] = "",
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name; default: all of the namespace.", show_default=False)] = "",
     namespace: Namespace = "",
     context: Context = "",
     as_json: AsJson = False,
@@ -83,7 +97,10 @@ def get(
 
 @app.command()
 def describe(job: Job, namespace: Namespace = "", context: Context = "", as_json: AsJson = False) -> None:
-    """Everything about a job: conditions, stages with their attempts, figures, goals."""
+    """Tell everything about a job of a cluster.
+
+    Its conditions, stages with their attempts, figures, goals, and where report and metrics lie.
+    """
     from kompress_operator.cli import cluster
 
     cluster.describe(job, cluster.connect(namespace, context), as_json=as_json)
@@ -107,7 +124,10 @@ def logs(
 
 @app.command()
 def suspend(job: Job, namespace: Namespace = "", context: Context = "", as_json: AsJson = False) -> None:
-    """Stop a job gracefully: running stages save a checkpoint."""
+    """Stop a job of a cluster until it is resumed.
+
+    Running stages save a checkpoint first, and no restart is spent.
+    """
     from kompress_operator.cli import cluster
 
     cluster.set_suspended(job, True, cluster.connect(namespace, context), as_json=as_json)
@@ -123,7 +143,10 @@ def resume(job: Job, namespace: Namespace = "", context: Context = "", as_json: 
 
 @app.command()
 def delete(job: Job, namespace: Namespace = "", context: Context = "", as_json: AsJson = False) -> None:
-    """Delete a job with its pods. Artifacts and MLflow runs stay."""
+    """Delete a job of a cluster.
+
+    Its pods go with it. Artifacts and MLflow runs stay.
+    """
     from kompress_operator.cli import cluster
 
     cluster.delete(job, cluster.connect(namespace, context), as_json=as_json)

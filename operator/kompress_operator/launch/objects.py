@@ -1,8 +1,12 @@
 """A torchx app as Kubernetes objects: a headless Service and an Indexed Job. Pure; nobody is called.
 
-The Job starts each replica once (`backoffLimit: 0`, `restartPolicy: Never`): restarting a gang is for whoever watches it. Pod `i`
-of Job `j` is `j-i.<service>`, resolvable before it is ready. The pods keep to the Pod Security Standard `restricted`, write only to
-/tmp, $HOME and /dev/shm, and hold no API token; `PodOptions.pod_template` overrides what a site needs otherwise.
+The Job starts each replica once (`restartPolicy: Never`): restarting a gang is for whoever watches it. Where nobody does, the Job
+ends with its first failed pod (`backoffLimit: 0`); its controller then deletes the others together with whatever they had to say.
+Where somebody does, a failed pod leaves the others alone (`backoffLimitPerIndex: 0`, KEP-3850), as the one with the root cause
+often ends last.
+
+Pod `i` of Job `j` is `j-i.<service>`, resolvable before it is ready. The pods keep to the Pod Security Standard `restricted`, write
+only to /tmp, $HOME and /dev/shm, and hold no API token; `PodOptions.pod_template` overrides what a site needs otherwise.
 """
 
 import dataclasses
@@ -44,6 +48,8 @@ class Placement:
     owner: Mapping[str, str] | None = None
     """apiVersion, kind, name and uid of what owns the Job and the Service."""
     managed_by: str = "kompress"
+    watched: bool = False
+    """Somebody watches the Job and ends its pods when one has failed."""
 
 
 def owner_reference(owner: Mapping[str, str]) -> Json:
@@ -96,7 +102,7 @@ def build_objects(app: AppDef, placement: Placement) -> tuple[Json, Json]:
             "completionMode": "Indexed",
             "completions": role.num_replicas,
             "parallelism": role.num_replicas,
-            "backoffLimit": 0,
+            "backoffLimitPerIndex" if placement.watched else "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
             "template": _pod_template(role, options, placement, labels),
         },

@@ -1,8 +1,8 @@
 """Launchers of this machine: started through torchx's `local_cwd`, watched, stopped, and told as pods would be.
 
-A launcher ends as a pod does: its exit code, and its last word in `termination.json`. One that failed takes its gang along, as the
-Job controller would. After a kill -9 of `kompress run` the launchers of the attempt end by themselves (`tether.py`); the next
-run waits for them and reads their last words.
+A launcher ends as a pod does: its exit code, and its last word in `termination.json`. One that failed leaves the others of its gang
+to `reconcile`, as the Job controller does. After a kill -9 of `kompress run` the launchers of the attempt end by themselves
+(`tether.py`); the next run waits for them and reads their last words.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ class Launchers:
         self._apps[app.name] = self._scheduler.schedule(self._scheduler.submit_dryrun(app, options))
 
     def watch(self, attempt: LocalAttempt, now: float) -> bool:
-        """Notes which launchers have ended; stops the rest of a gang that failed or is deleted. True when something has changed."""
+        """Notes which launchers have ended; stops those of an attempt that is deleted. True when something has changed."""
         known = len(attempt.ends)
         for index in range(attempt.nodes):
             if index not in attempt.ends and not self._runs(attempt, index):
@@ -94,9 +94,8 @@ class Launchers:
         if self.ended(attempt):
             if app := self._apps.pop(attempt.name, None):
                 self._scheduler.describe(app)  # torchx closes its log files
-        elif _failed(attempt) or attempt.deleting is not None:
-            since = attempt.deleting if attempt.deleting is not None else min(end.time for end in attempt.ends.values())
-            self.stop(attempt, kill=now > since + GRACE_SECONDS)
+        elif attempt.deleting is not None:
+            self.stop(attempt, kill=now > attempt.deleting + GRACE_SECONDS)
         return len(attempt.ends) != known
 
     def stop(self, attempt: LocalAttempt, *, kill: bool = False) -> None:
@@ -118,8 +117,9 @@ class Launchers:
 
     def observe(self, attempt: LocalAttempt) -> ObservedAttempt:
         """The attempt as `reconcile` looks at it."""
-        ended, failed = self.ended(attempt), _failed(attempt)
+        ended = self.ended(attempt)
         codes = [end.exit_code for end in attempt.ends.values()]
+        failed = any(code != 0 for code in codes)
         return ObservedAttempt(
             name=attempt.name,
             stage=attempt.stage,
@@ -134,7 +134,6 @@ class Launchers:
             failed_pods=sum(code != 0 for code in codes),
             complete=ended and not failed,
             failed=ended and failed,
-            failing=failed and not ended,
             pods=tuple(self._pod(attempt, index) for index in range(attempt.nodes)) if ended or failed else None,
         )
 
@@ -192,10 +191,6 @@ class Launchers:
 
     def _launcher_folder(self, attempt: LocalAttempt, index: int) -> pathlib.Path:
         return self._attempt_folder(attempt.name) / str(index)
-
-
-def _failed(attempt: LocalAttempt) -> bool:
-    return any(end.exit_code != 0 for end in attempt.ends.values())
 
 
 def _held(path: pathlib.Path) -> bool:

@@ -4,6 +4,9 @@ The root cause is the cause of the heaviest kind that came first. A primary erro
 most; then an orderly interruption (exit code 75), which a disruption of another pod brings about; an aborted collective or
 a pod that was stopped because its siblings failed never wins over either. Time is the first error's own, in microseconds;
 the end of the container, to the second, only where there is no message (OOM, node lost).
+
+The one with the root cause often ends last: its peers see a closed connection while it still writes down what went wrong. So a
+failed pod leaves the others alone, and the attempt is judged when all have ended, or when `LAST_WORDS_SECONDS` are over.
 """
 
 import dataclasses
@@ -14,13 +17,19 @@ from collections.abc import Iterator
 from kompress_api.contract import StageFailure
 from kompress_api.errors import FREE, PERMANENT, ExitCode
 from kompress_api.reasons import MEANING, Reason
+from kompress_api.status import Attempt
 from kompress_operator.observed import ObservedAttempt, ObservedPod
 from kompress_operator.policies.verdict import End, Running
-from kompress_operator.view import GRACE_SECONDS, View, overdue
+from kompress_operator.times import epoch
+from kompress_operator.view import GRACE_SECONDS, View, newest, overdue
 
 DISRUPTIONS = frozenset({Reason.PREEMPTED, Reason.EVICTED, Reason.NODE_LOST})
 STOPPED = (128 + 9, 128 + 15)
 """Exit codes of a container that was stopped from outside."""
+LAST_WORDS_SECONDS = 30.0
+"""How long pods may run on after a sibling has failed. Peers of a dead process notice at once, by the closed connection, and then need
+seconds: a traceback, the agent, their last metrics. Over NCCL, or in a loop without collectives, they may never notice; they
+would hold their GPUs for nothing."""
 
 
 class Weight(enum.IntEnum):
@@ -45,9 +54,9 @@ class Cause:
 
 
 def failed(running: Running, now: float) -> End | None:
-    """How a failed attempt ended, once all its pods have, or only those of lost nodes are left."""
+    """How a failed attempt ended, once all its pods have, or those that are left won't say more."""
     job = running.job
-    if job is None or not is_over(job, now):
+    if job is None or not is_over(job, running.record, now):
         return None
     pods = job.pods or ()
     steps = [
@@ -84,20 +93,23 @@ def failed(running: Running, now: float) -> End | None:
     )
 
 
-def is_over(job: ObservedAttempt, now: float) -> bool:
-    """Whether a failed attempt has no pod left that could still say why, or has a pod that nobody can end."""
-    pods = job.pods or ()
-    if job.failed or any(not pod.ended and overdue(pod.delete_by, now) for pod in pods):
+def is_over(job: ObservedAttempt, record: Attempt, now: float) -> bool:
+    """Whether a failed attempt has no pod left that could still say why in time, or has a pod that nobody can end."""
+    if job.failed or any(not pod.ended and overdue(pod.delete_by, now) for pod in job.pods or ()):
         return True
-    return job.failing and bool(pods) and all(pod.ended for pod in pods)
+    return record.failing_since is not None and now >= epoch(record.failing_since) + LAST_WORDS_SECONDS
 
 
 def alarms(view: View, now: float) -> Iterator[float]:
-    """When pods that are being deleted will count as lost."""
+    """When pods that are being deleted will count as lost, and when there was time enough for last words."""
     for job in view.observed.attempts:
         for pod in job.pods or ():
             if not job.ended and not pod.ended and pod.delete_by is not None:
                 yield pod.delete_by + GRACE_SECONDS
+    for entry in view.status.stages:
+        last = newest(entry)
+        if last is not None and last.failing_since is not None:
+            yield epoch(last.failing_since) + LAST_WORDS_SECONDS
 
 
 def root_cause(pods: tuple[ObservedPod, ...], now: float) -> Cause | None:

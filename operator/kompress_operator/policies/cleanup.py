@@ -1,8 +1,8 @@
 """Which attempts are stopped or removed. What destroys evidence waits until the *observed* status holds the outcome.
 
 An attempt that ended by itself stays until the TTL, for its logs. What is stopped is: an attempt whose outcome was decided
-while it ran (suspension, deadline, cancellation, a start that took too long), one that a finished job or stage does not
-need, and one that `attempts[]` no longer lists.
+while it ran (suspension, deadline, cancellation, a start that took too long, pods that run on long after a sibling has failed),
+one that a finished job or stage does not need, and one that `attempts[]` no longer lists.
 """
 
 from collections.abc import Iterator

@@ -45,7 +45,7 @@ def deadline_at(view: View, job: ObservedAttempt) -> float | None:
 
 def late(job: ObservedAttempt) -> bool:
     """Whether pods are missing that have never run."""
-    if job.ended or job.failing or job.queued or job.ready + job.succeeded >= job.nodes:
+    if job.ended or job.failed_pods or job.queued or job.ready + job.succeeded >= job.nodes:
         return False
     return job.pods is None or sum(pod.started for pod in job.pods) < job.nodes
 

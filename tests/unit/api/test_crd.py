@@ -48,6 +48,14 @@ def test_every_field_is_described() -> None:
             assert silent == []
 
 
+def test_every_default_is_told_by_the_description() -> None:
+    """`kubectl explain` shows descriptions and no defaults."""
+    for root in SPECS.values():
+        with_default = [(path, node) for path, node in nodes(root["spec"], "spec") if "default" in node]
+        silent = [path for path, node in with_default if not isinstance(node["default"], dict) and "Default: `" not in node["description"]]
+        assert silent == []
+
+
 def test_everything_in_a_spec_has_a_cap() -> None:
     """Without caps the API server can't bound the cost of the rules, and etcd is filled by one job."""
     for root in SPECS.values():

@@ -18,7 +18,7 @@ from kompress_operator.launch.inputs import build_input
 from kompress_operator.launch.objects import Placement, build_objects
 
 OWNER = {"apiVersion": "kompress.io/v1alpha1", "kind": "CompressionJob", "name": "good", "uid": "u1"}
-PLACEMENT = Placement(name="good-adapt-1", namespace="ml", service="good", selector={"kompress.io/job": "good"}, owner=OWNER)
+PLACEMENT = Placement(name="good-adapt-1", namespace="ml", service="good", selector={"kompress.io/job": "good"}, owner=OWNER, watched=True)
 JOB = JobIdentity(name="good", namespace="ml", uid="u1")
 
 
@@ -47,12 +47,21 @@ def environment(job: Any) -> dict[str, Any]:
 def test_a_gang_starts_whole_once_and_finds_its_first_rank() -> None:
     service, job = objects(nodes=3)
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
-    assert (spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]) == ("Indexed", 3, 3, 0)
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
     assert (spec["podReplacementPolicy"], pod["restartPolicy"], pod["subdomain"]) == ("Failed", "Never", "good")
     assert environment(job)["KOMPRESS_MASTER"] == "good-adapt-1-0.good:29500"
     assert (service["metadata"]["name"], service["spec"]["clusterIP"]) == ("good", "None")
     assert service["spec"]["publishNotReadyAddresses"] is True
     assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_a_failed_pod_leaves_the_others_their_last_words_where_somebody_ends_them() -> None:
+    """Without the operator nobody would: the Job would run on, as one rank of it is dead."""
+    spec = objects(nodes=3)[1]["spec"]
+    assert (spec["backoffLimitPerIndex"], "backoffLimit" in spec) == (0, False)
+    app = AppDef("a", roles=[Role("worker", "x", num_replicas=3)])
+    _, alone = build_objects(app, Placement(name="a", namespace="ml", service="a", selector={"a": "a"}))
+    assert (alone["spec"]["backoffLimit"], "backoffLimitPerIndex" in alone["spec"]) == (0, False)
 
 
 def test_everything_is_gone_with_its_owner() -> None:

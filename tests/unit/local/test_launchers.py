@@ -81,8 +81,15 @@ def test_a_gang_that_succeeds_is_complete_and_rank_0_tells_the_result(launchers:
     assert [pod.termination for pod in observed.pods] == [StageSuccess(artifact="file:///a"), None]
 
 
-def test_one_that_fails_takes_its_gang_along(launchers: Launchers, tmp_path: pathlib.Path) -> None:
+def test_one_that_fails_leaves_the_others_their_last_words(launchers: Launchers, tmp_path: pathlib.Path) -> None:
     attempt = start(launchers, SECOND_FAILS, nodes=2)
+    until(ready(tmp_path, nodes=2))
+    until(lambda: launchers.watch(attempt, time.time()))
+    launchers.watch(attempt, time.time())
+    observed = launchers.observe(attempt)
+    assert (observed.failed_pods, observed.ready, observed.ended) == (1, 1, False)
+    assert [pod.exit_code for pod in observed.pods or ()] == [None, 78]
+    attempt.deleting = time.time()
     watch_to_the_end(launchers, attempt)
     observed = launchers.observe(attempt)
     assert observed.failed and observed.pods is not None

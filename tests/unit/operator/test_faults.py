@@ -102,15 +102,21 @@ class FaultyOperator(RuleBasedStateMachine):
             case "preempted":
                 self.world.disrupt(attempt.name, Reason.PREEMPTED)
             case "vanish":
-                del self.world.attempts[attempt.name]
-                self.old.clear()
+                if self.world.record_of(attempt) is not None:  # else nobody could know that its number was ever given
+                    del self.world.attempts[attempt.name]
+                    self.old.clear()
             case "miss":
                 self.world.succeed(attempt.name, **({"hit": False} if attempt.stage not in ("preflight", "report") else {}))
 
-    @precondition(lambda self: self.world.alive)
+    @precondition(lambda self: self.world.whole)
+    @rule(data=st.data(), code=st.sampled_from([1, 78]), secondary=st.booleans())
+    def the_first_pod_of_a_gang_fails(self, data: st.DataObject, code: int, secondary: bool) -> None:
+        self.world.fail_first(data.draw(st.sampled_from(self.world.whole)).name, code, secondary=secondary)
+
+    @precondition(lambda self: self.world.whole)
     @rule(data=st.data())
     def pods_run(self, data: st.DataObject) -> None:
-        self.world.start_pods(data.draw(st.sampled_from(self.world.alive)).name)
+        self.world.start_pods(data.draw(st.sampled_from(self.world.whole)).name)
 
     @precondition(lambda self: any(a.deleting for a in self.world.attempts.values()))
     @rule()
@@ -190,7 +196,9 @@ class FaultyOperator(RuleBasedStateMachine):
         assert (second.actions, second.status) == (first.actions, first.status)
 
     def teardown(self) -> None:
-        """Faults end, the user wants it to run, every pod succeeds: the job must end, and then nothing is written."""
+        """Faults end, the user wants it to run, every pod succeeds, but for peers of failed ones, which never end by themselves: the
+        job must end, and then nothing is written.
+        """
         if not self.world.spec:
             return
         if self.world.spec.get("suspend"):
@@ -201,7 +209,7 @@ class FaultyOperator(RuleBasedStateMachine):
             for attempt in list(self.world.attempts.values()):
                 if attempt.deleting is not None:
                     self.world.finish_deletion(attempt.name)
-                elif not attempt.ended:
+                elif not attempt.ended and not attempt.failed_pods:
                     self.world.succeed(attempt.name)
             if self.world.status.phase.finished and self.world.writes == before and not self.world.alive:
                 break

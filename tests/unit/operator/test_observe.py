@@ -18,6 +18,7 @@ from unit.operator.builders import NOW, attempt, entry
         ({"ready": 1, "started": NOW - 20}, "", True),
         ({"queued": True, "created": NOW - 900}, "", False),
         ({"ready": 2, "terminating": 1}, "", True),
+        ({"ready": 1, "failed_pods": 1, "started": NOW - 5}, "", True),
         ({"failed": True}, "", True),
         ({"failed": True}, "ValueError", False),
         ({"deleting": NOW}, "Cancelled", True),

@@ -39,10 +39,13 @@ def test_a_job_that_kueue_holds_back() -> None:
     assert (found.queued, found.started) == (True, None)
 
 
-def test_a_job_whose_pods_are_still_being_stopped_is_failing_not_failed() -> None:
-    conditions = [{"type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded", "message": "limit"}]
-    found = build_attempt(job({"conditions": conditions}))
-    assert (found.failing, found.failed, found.message) == (True, False, "BackoffLimitExceeded: limit")
+def test_a_job_has_not_failed_before_its_controller_says_so() -> None:
+    going = {"failed": 1, "failedIndexes": "1", "ready": 1, "active": 1}
+    found = build_attempt(job(going))
+    assert (found.failed_pods, found.ready, found.failed, found.ended) == (1, 1, False, False)
+    conditions = [{"type": "Failed", "status": "True", "reason": "FailedIndexes", "message": "Job has failed indexes"}]
+    found = build_attempt(job({"failed": 2, "conditions": conditions}))
+    assert (found.failed, found.message) == (True, "FailedIndexes: Job has failed indexes")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from kompress_api.contract import StageFailure, StageSuccess
 from kompress_api.names import attempt_name
-from kompress_api.status import CompressionJobStatus
+from kompress_api.status import Attempt, CompressionJobStatus
 from kompress_operator.actions import Action, CreateAttempt, CreateRevision, CreateService, Decision, DeleteAttempt, DeleteService
 from kompress_operator.observed import Observed, ObservedAttempt, ObservedJob, ObservedPod
 from kompress_operator.reconcile import reconcile
@@ -100,6 +100,10 @@ class World:
                     return
                 if found.ended:
                     del self.attempts[action.name]
+                elif found.failed_pods:
+                    record = self.record_of(found)
+                    assert record is None or record.outcome, "what failed pods said is destroyed before the status holds it"
+                    self.attempts[action.name] = dataclasses.replace(found, deleting=self.now, terminating=1)
                 else:
                     self.attempts[action.name] = dataclasses.replace(found, deleting=self.now, terminating=1)
             case DeleteService():
@@ -111,12 +115,17 @@ class World:
         """Attempts whose pods run."""
         return [attempt for attempt in self.attempts.values() if not attempt.ended]
 
+    @property
+    def whole(self) -> list[ObservedAttempt]:
+        """Those that no pod has failed of."""
+        return [attempt for attempt in self.alive if not attempt.failed_pods]
+
     def start_pods(self, name: str) -> None:
         """All pods of an attempt run."""
         self._change(name, ready=1)
 
     def succeed(self, name: str, **said: Any) -> None:
-        """An attempt ends well."""
+        """The last pod of an attempt ends well; so does the attempt, unless another one has failed."""
         stage = self.attempts[name].stage
         usual: dict[str, Any] = {"artifact": f"s3://bucket/{stage}", "digest": f"sha256:{stage}", "key": stage}
         usual |= (
@@ -127,23 +136,41 @@ class World:
             else {}
         )
         pod = ObservedPod(name=f"{name}-0", index=0, exit_code=0, finished_at=self.now, termination=StageSuccess(**(usual | said)))
-        self._change(name, ready=0, succeeded=1, complete=True, pods=(pod,))
+        self._end(name, pod)
 
     def fail(self, name: str, code: int = 1, **said: Any) -> None:
-        """An attempt ends badly."""
-        failure = StageFailure(**({"reason": "ValueError", "message": "boom", "exit_code": code, "time_us": int(self.now * 1e6)} | said))
-        pod = ObservedPod(name=f"{name}-0", index=0, exit_code=code, finished_at=self.now, termination=failure)
-        self._change(name, ready=0, failed_pods=1, failed=True, pods=(pod,))
+        """The last pod of an attempt ends badly, and with it the attempt."""
+        self._end(name, self._crashed(name, code, **said))
+
+    def fail_first(self, name: str, code: int = 1, **said: Any) -> None:
+        """One pod of two ends badly. The Job controller leaves the other alone (`backoffLimitPerIndex: 0`): ending it is ours."""
+        first = dataclasses.replace(self._crashed(name, code, **said), name=f"{name}-1", index=1)
+        self._change(name, nodes=2, ready=1, failed_pods=1, pods=(first, ObservedPod(name=f"{name}-0", index=0)))
 
     def disrupt(self, name: str, reason: Any) -> None:
-        """The only pod of an attempt is removed, and takes its last words with it."""
-        pod = ObservedPod(name=f"{name}-0", index=0, disruption=reason, disrupted_at=self.now, finished_at=self.now)
-        self._change(name, ready=0, failed_pods=1, failed=True, pods=(pod,))
+        """The last pod of an attempt is removed, and takes its last words with it."""
+        self._end(name, ObservedPod(name=f"{name}-0", index=0, disruption=reason, disrupted_at=self.now, finished_at=self.now))
 
     def finish_deletion(self, name: str) -> None:
         """The pods of an attempt that is being deleted are gone, and so is its Job."""
         assert self.attempts[name].deleting is not None
         del self.attempts[name]
+
+    def _crashed(self, name: str, code: int, **said: Any) -> ObservedPod:
+        failure = StageFailure(**({"reason": "ValueError", "message": "boom", "exit_code": code, "time_us": int(self.now * 1e6)} | said))
+        return ObservedPod(name=f"{name}-0", index=0, exit_code=code, finished_at=self.now, termination=failure)
+
+    def _end(self, name: str, pod: ObservedPod) -> None:
+        """No pod runs any more, and the Job controller says what that means: one failed index fails the Job."""
+        pods = (*(other for other in self.attempts[name].pods or () if other.ended), pod)
+        failed = sum(other.exit_code != 0 for other in pods)
+        succeeded = len(pods) - failed
+        self._change(name, ready=0, succeeded=succeeded, failed_pods=failed, complete=not failed, failed=failed > 0, pods=pods)
+
+    def record_of(self, attempt: ObservedAttempt) -> Attempt | None:
+        """What the status holds of an attempt."""
+        entry = self.status.stage(attempt.stage)
+        return next((known for known in entry.attempts if known.attempt == attempt.attempt), None) if entry is not None else None
 
     def _change(self, name: str, **fields: Any) -> None:
         self.attempts[name] = dataclasses.replace(self.attempts[name], **fields)

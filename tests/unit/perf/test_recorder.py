@@ -2,6 +2,7 @@
 
 import pytest
 
+from perf.path import difference
 from perf.recorder import Goal, Result
 
 
@@ -18,6 +19,7 @@ def result(goal: Goal, *samples: tuple[float, float]) -> Result:
         (Goal(5.0, "at_least"), 5.0, 6.0, True),
         (Goal(1.15, "at_most"), 1.0, 1.2, False),
         (Goal(1.15, "at_most"), 1.0, 1.14, True),
+        (Goal(1.0, "at_most", "points lost"), 0.9, 1.02, False),
     ],
 )
 def test_a_goal_holds_when_the_whole_interval_reaches_it(goal: Goal, low: float, high: float, reached: bool) -> None:
@@ -35,3 +37,11 @@ def test_noise_widens_the_interval() -> None:
     noisy = result(Goal(1.0, "at_least"), (1, 1), (2, 1), (0.5, 1))
     low, high = noisy.interval
     assert low < 0.6 and high > 1.6 and not noisy.met
+
+
+def test_the_interval_of_a_difference_of_shares_is_newcombes() -> None:
+    """His own example: 56 of 70 against 48 of 80 (Statistics in Medicine 17, 1998, table II, example a). Both shares of 80 and 70
+    samples bound ours, which has one number of samples for both."""
+    low, high = difference(0.8, 0.6, 75)
+    assert low == pytest.approx(0.0524, abs=0.005)
+    assert high == pytest.approx(0.3339, abs=0.01)

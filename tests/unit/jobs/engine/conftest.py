@@ -1,7 +1,7 @@
 """Stages run for real on the digits at 8 by 8, with models of a few thousand weights."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,15 @@ MakeContext = Callable[..., StageContext]
 RunStage = Callable[..., StageOutput]
 
 
-@pytest.fixture(autouse=True)
-def users_image(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def users_image() -> Iterator[None]:
     """The image holds the package `tiny_models` and allows it; a pod shares its cores."""
-    monkeypatch.setenv("KOMPRESS_FACTORIES", "tiny_models")
-    monkeypatch.setenv("PYTHONPATH", PACKAGES)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KOMPRESS_FACTORIES", "tiny_models")
+        patch.setenv("PYTHONPATH", PACKAGES)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from kompress_jobs import bundle, engine, reload
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.exporters import onnx
 from kompress_jobs.measure import latency, parity
+from kompress_jobs.preprocessing import image
 from kompress_jobs.stages import export
 
 MakeContext = Callable[..., StageContext]
@@ -68,11 +69,11 @@ def test_an_exporter_that_changes_the_model_fails_the_stage(run_stage: RunStage,
 def test_a_fixed_batch_axis(make_context: MakeContext, tmp_path: Path) -> None:
     bench = engine.Bench(make_context({"export": SPEC}))
     found = bench.take("model")
-    onnx.lower(found.model.eval(), torch.zeros(4, 1, 8, 8), tmp_path / "m.onnx", opset=None, dynamic_batch=False, metadata={})
+    onnx.lower(found.model.eval(), found.description.preprocessing, tmp_path / "m.onnx", batch=4, opset=None, metadata={})
     run = onnx.open_engine(tmp_path / "m.onnx", 1)
-    assert run(numpy.zeros((4, 1, 8, 8), "float32")).shape == (4, 10)
+    assert run([numpy.zeros((4, 1, 8, 8), "float32")]).shape == (4, 10)
     with pytest.raises(Exception, match="Got: 3 Expected: 4"):
-        run(numpy.zeros((3, 1, 8, 8), "float32"))
+        run([numpy.zeros((3, 1, 8, 8), "float32")])
     scored = export.score(bench, run, found, 4)
     assert scored.details["samples"] == len(bench.data.test)
 
@@ -83,7 +84,8 @@ def test_a_graph_that_can_not_be_captured_is_refused_by_field() -> None:
             return images.flatten(1) if float(images.sum()) > 0 else images.flatten(1) + 1
 
     with pytest.raises(MethodRefused, match="captured") as caught:
-        onnx.rehearse(Branching(), torch.zeros(2, 1, 8, 8), dynamic_batch=True, field="spec.stages[0].export.formats[0].type")
+        images = image.Preprocessing(image_size=8, channels=1, mean=[0.5], std=[0.5])
+        onnx.rehearse(Branching(), images, batch=None, field="spec.stages[0].export.formats[0].type")
     assert caught.value.field == "spec.stages[0].export.formats[0].type"
 
 

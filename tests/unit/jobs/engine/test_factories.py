@@ -27,5 +27,5 @@ def test_a_factory_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 def test_arguments_that_do_not_fit_are_refused_with_the_signature() -> None:
     with pytest.raises(InvalidManifest, match="widht") as caught:
-        models.construct("python://tiny_models:convolutional", {"widht": 4}, 10, field="spec.model")
+        models.construct("python://tiny_models:convolutional", {"widht": 4}, 10, "image-classification", field="spec.model")
     assert caught.value.field == "spec.model.arguments"

@@ -48,6 +48,15 @@ def test_the_losses_are_those_written_down(make_context: MakeContext) -> None:
     assert told == pytest.approx(expected, rel=2e-3)
 
 
+def test_the_log_tells_how_training_goes(make_context: MakeContext, caplog: pytest.LogCaptureFixture) -> None:
+    """What `kubectl logs` shows of hours of training, where nobody has opened MLflow."""
+    caplog.set_level("INFO", logger="kompress_jobs")
+    train(make_context({"fineTune": {"epochs": 2}}))
+    told = [record.getMessage() for record in caplog.records if record.name == "kompress_jobs.training.loop"]
+    assert all(line.startswith("step ") for line in told)
+    assert [name in told[index] for index, name in enumerate(("train/loss", "validation/accuracy") * 2)] == [True] * 4
+
+
 def test_accumulated_micro_batches_are_the_whole_batch(make_context: MakeContext) -> None:
     source = {"source": "python://tiny_models:normless"}
     one = train(make_context({"fineTune": {"epochs": 1, "batchSize": 60}}, model=source, scratch="one"))[1]

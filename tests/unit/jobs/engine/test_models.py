@@ -1,5 +1,6 @@
 """Model sources: what is built, and how a wrong one is answered."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ def load(digits: Data, folder: Path, head: assemble.Head = "Auto", **source: obj
 
 @pytest.mark.parametrize("source", ["torchvision://shufflenet_v2_x0_5", "timm://test_resnet", "python://tiny_models:convolutional"])
 def test_a_library_model_gets_the_data_s_labels_and_the_same_weights_for_the_same_seed(source: str, digits: Data, tmp_path: Path) -> None:
-    big = Data(digits.labels, 32, 1, digits.train, digits.validation, digits.test)
+    big = dataclasses.replace(digits, image_size=32)
     first, again = load(big, tmp_path, source=source), load(big, tmp_path, source=source)
-    scores = first.model.eval()(bundle.sample(first.description))
+    scores = first.model.eval()(*first.description.preprocessing.sample())
     assert scores.shape == (2, 10)
     assert first.description.labels == digits.labels
     for name, tensor in first.model.state_dict().items():
@@ -78,7 +79,7 @@ def test_a_committed_bundle_is_a_model_source_and_other_labels_need_a_new_head(d
     again = load(digits, tmp_path, source=uri)
     images = torch.randn(3, 1, 8, 8)
     assert torch.equal(again.model.eval()(images), found.model.eval()(images))
-    letters = Data(["a", "b", "c"], 8, 1, digits.train, digits.validation, digits.test)
+    letters = dataclasses.replace(digits, labels=["a", "b", "c"])
     assert load(letters, tmp_path, source=uri).model.eval()(images).shape == (3, 3)
     with pytest.raises(LabelMismatch, match="10 labels"):
         load(letters, tmp_path, head="Keep", source=uri)

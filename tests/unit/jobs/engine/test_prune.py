@@ -15,19 +15,20 @@ from kompress_jobs.context import StageOutput
 from kompress_jobs.granularities import channel
 from kompress_jobs.importances import l1, taylor
 from kompress_jobs.measure import size
+from kompress_jobs.samples import Inputs
 from kompress_jobs.stages.prune import share_epochs
 
 RunStage = Callable[..., StageOutput]
 
 
-def build(name: str) -> tuple[nn.Module, torch.Tensor]:
+def build(name: str) -> tuple[nn.Module, Inputs]:
     from torchvision import models
 
     torch.manual_seed(0)
-    return models.get_model(name, weights=None, num_classes=10).eval(), torch.randn(2, 3, 64, 64)
+    return models.get_model(name, weights=None, num_classes=10).eval(), (torch.randn(2, 3, 64, 64),)
 
 
-def pruner(model: nn.Module, sample: torch.Tensor, **spec: Any) -> channel.Pruner:
+def pruner(model: nn.Module, sample: Inputs, **spec: Any) -> channel.Pruner:
     parsed = Prune.model_validate({"pruningRatio": 0.5, "importance": "L1"} | spec)
     return channel.Pruner(model, sample, l1.build(), parsed, structure.head_of(model, sample), field="spec.stages[0].prune")
 
@@ -40,7 +41,7 @@ def test_history_makes_the_same_model_again(name: str) -> None:
     again = structure.replay(build(name)[0], json.loads(json.dumps([pruned.change()])), sample)
     again.load_state_dict(model.state_dict(), strict=True)
     with torch.no_grad():
-        assert torch.equal(again.eval()(sample), model.eval()(sample))
+        assert torch.equal(again.eval()(*sample), model.eval()(*sample))
     assert size.parameters(model) < 0.6 * size.parameters(build(name)[0])
 
 
@@ -75,7 +76,7 @@ def test_taylor_keeps_what_the_loss_depends_on() -> None:
         model[4].weight[:, 8:] = 0  # what these channels say changes nothing
     model(sample).logsumexp(1).sum().backward()
     spec = Prune.model_validate({"pruningRatio": 0.5, "roundTo": 1})
-    pruned = channel.Pruner(model, sample, taylor.build(), spec, "4", field="f")
+    pruned = channel.Pruner(model, (sample,), taylor.build(), spec, "4", field="f")
     pruned.step()
     assert pruned.change()["steps"] == [["0", True, list(range(8, 16))]]
 
@@ -89,7 +90,7 @@ def test_ignored_modules_and_the_head_are_left_alone() -> None:
 
 
 def test_what_can_not_be_cut_is_refused_by_field() -> None:
-    model, sample = nn.Sequential(nn.Flatten(), nn.MultiheadAttention(8, 2)), torch.zeros(1, 8)
+    model, sample = nn.Sequential(nn.Flatten(), nn.MultiheadAttention(8, 2)), (torch.zeros(1, 8),)
     with pytest.raises(MethodRefused, match="attention") as caught:
         channel.refuse_attention(model, field="spec.stages[0].prune")
     assert caught.value.field == "spec.stages[0].prune.granularity"

@@ -41,7 +41,7 @@ PRUNE: dict[str, dict[str, Any]] = {
     "sensitivity": {"pruningRatio": 0.5, "sensitivity": True},
 }
 EXPORT: dict[str, dict[str, Any]] = {
-    "formats[0].precision": {"formats": [{"type": "ONNX", "precision": "INT8"}]},
+    "formats[0].precision": {"formats": [{"type": "ONNX", "precision": "FP16"}]},
     "formats[0].dynamicBatch": {"formats": [{"type": "ONNX", "dynamicBatch": False}], "targets": [{"batchSizes": [1, 8]}]},
     "targets[0].device": {"formats": [{"type": "ONNX"}], "targets": [{"device": "GPU"}]},
 }

@@ -9,6 +9,7 @@ from kompress_api.places import DATA_SCHEMES, MODEL_SCHEMES, DataFormat
 from kompress_api.stages.distill import DistillLoss
 from kompress_api.stages.export import FormatType
 from kompress_api.stages.fine_tune import Strategy
+from kompress_api.stages.fuse import FuseMethod
 from kompress_api.stages.prune import Granularity, Importance
 from kompress_api.stages.stage import KINDS
 from kompress_jobs import registry
@@ -19,7 +20,9 @@ VALUES: dict[str, list[str]] = {
     "granularities": list(Granularity),
     "importances": list(Importance),
     "exporters": list(FormatType),
-    "models": list(MODEL_SCHEMES),
+    "quantizers": ["onnx_runtime"],  # named by exporters
+    "models": [*MODEL_SCHEMES, "ensemble"],  # the last only in bundles
+    "fusions": [method for method in FuseMethod if method is not FuseMethod.ENSEMBLE],
     "data": [*DATA_SCHEMES, *DataFormat],
     "stages": [*KINDS, "preflight", "report"],
     "tasks": ["image-classification", "text-classification", "audio-classification", "speech-recognition"],

@@ -101,7 +101,7 @@ def launch(tmp_path) -> Iterator[Launcher]:
 
 
 @pytest.fixture
-def stage(tmp_path) -> Callable[..., dict[str, Any]]:
+def stage(tmp_path, database) -> Callable[..., dict[str, Any]]:
     """A fineTune as the operator tells it."""
 
     def build(**fields: Any) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def stage(tmp_path) -> Callable[..., dict[str, Any]]:
             "model": {"source": "python://tiny_models:tiny"},
             "dataset": {"source": "builtin://digits"},
             "output": {"uri": f"file://{tmp_path}/output"},
-            "tracking": {"uri": "http://127.0.0.1:9", "experiment": "flowers"},
+            "tracking": {"uri": database, "experiment": tmp_path.name},
             "stage": {"name": "adapt", "fineTune": spec},
             "inputs": [{"role": "model", "stage": "source"}],
             **fields,

@@ -3,6 +3,8 @@
 import os
 import signal
 
+import psutil
+
 from .conftest import eventually, free_port
 
 
@@ -23,7 +25,8 @@ def test_a_gang_of_two_pods_commits_once_and_the_next_attempt_reuses_it(launch, 
 
 
 def test_sigterm_is_a_checkpoint_and_75_and_the_next_attempt_goes_on(launch, stage):
-    first = launch(stage(epochs=30), KOMPRESS_PROCESSES="2")
+    nobody = {"uri": "http://127.0.0.1:9", "experiment": "flowers"}  # a tracking server that is away must not cost the grace period
+    first = launch(stage(epochs=30, tracking=nobody), KOMPRESS_PROCESSES="2")
     eventually(first.training)
     first.process.send_signal(signal.SIGTERM)
     assert first.wait() == 75
@@ -44,6 +47,16 @@ def test_a_killed_rank_is_the_root_cause_and_its_peers_error_is_not(launch, stag
     told = run.told
     assert (told.reason, told.rank, told.secondary, told.exit_code) == ("ProcessFailed", 1, False, 137)
     assert "rank 1 was killed by SIGKILL" in told.message
+
+
+def test_a_single_process_needs_no_torch_in_its_launcher_and_its_death_is_told_like_a_gangs(launch, stage):
+    """A preflight or a report would wait for seconds, and hold memory, for an agent that has nobody to bring together."""
+    run = launch(stage(epochs=1000), KOMPRESS_PROCESSES="1")
+    eventually(run.training)
+    assert not [entry.path for entry in psutil.Process(run.process.pid).memory_maps() if "libtorch" in entry.path]
+    os.kill(run.rank(0).pid, signal.SIGKILL)
+    assert run.wait() == 128 + 9
+    assert (run.told.reason, run.told.rank, run.told.secondary) == ("ProcessFailed", 0, False)
 
 
 def test_a_killed_launcher_takes_its_workers_along(launch, stage):

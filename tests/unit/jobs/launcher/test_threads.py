@@ -23,7 +23,7 @@ def test_cores_are_shared_out_and_at_least_one_is_left():
     for cpus, processes, threads in ((8, 2, "4"), (7.5, 2, "3"), (2, 4, "1"), (0.5, 1, "1")):
         environment: dict[str, str] = {}
         limit_threads(environment, processes, cpus)
-        assert environment == {"OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "0"}
+        assert environment == {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads, "GOMP_SPINCOUNT": "0"}
 
 
 def test_what_the_pod_template_sets_stays():

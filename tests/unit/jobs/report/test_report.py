@@ -110,8 +110,9 @@ def job(tmp_path) -> Job:
     made.commit("slim", {"accuracy": 0.96, "parameters": 3e5, "modelSizeBytes": 1.2e6}, {"intervals": {"accuracy": [0.95, 0.97]}})
     described = {
         "labels": ["zero", "one"],
-        "preprocessing": {"imageSize": 2, "channels": 1, "mean": [0.5], "std": [0.5]},
-        "files": [{"file": "model.onnx", "type": "ONNX", "input": [1, 1, 2, 2], "dynamicBatch": True}],
+        "preprocessing": {"type": "image", "imageSize": 2, "channels": 1, "mean": [0.5], "std": [0.5]},
+        "inputs": [{"name": "input", "shape": [-1, 1, 2, 2], "dtype": "float32"}],
+        "files": [{"file": "model.onnx", "type": "ONNX", "exporter": "onnx", "batch": None}],
     }
     made.commit(
         "ship",

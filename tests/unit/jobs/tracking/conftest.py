@@ -16,12 +16,6 @@ from kompress_api.places import Tracking
 from kompress_jobs.tracking.mlflow import Mlflow
 
 
-@pytest.fixture(scope="session")
-def database(tmp_path_factory) -> str:
-    """URI of an sqlite database that all tests share; each test's job has a uid of its own."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-
-
 @pytest.fixture
 def job(request) -> JobIdentity:
     return JobIdentity(name="flowers", namespace="ml", uid=f"{request.node.name[:60]}-{time.time_ns()}")

@@ -19,11 +19,15 @@ STAGES: dict[str, dict[str, Any]] = {
     "adapt": {"fineTune": {"epochs": 2}},
     "ship": {"export": {"formats": [{"type": "ONNX"}], "targets": [{"device": "CPU"}]}},
 }
-DESCRIBED = {"labels": ["a", "b", "c"], "preprocessing": {"imageSize": 8, "channels": 1, "mean": [0.5], "std": [0.5]}}
+DESCRIBED = {
+    "labels": ["a", "b", "c"],
+    "preprocessing": {"type": "image", "imageSize": 8, "channels": 1, "mean": [0.5], "std": [0.5]},
+    "inputs": [{"name": "input", "shape": [-1, 1, 8, 8], "dtype": "float32"}],
+}
 FILES: dict[str, dict[str, bytes]] = {
     "adapt": {"bundle.json": json.dumps(DESCRIBED).encode(), "model.safetensors": b"w" * 10_000},
     "ship": {
-        "export.json": json.dumps(DESCRIBED | {"files": [{"file": "model.onnx", "type": "ONNX", "input": [1, 1, 8, 8]}]}).encode(),
+        "export.json": json.dumps(DESCRIBED | {"files": [{"file": "model.onnx", "type": "ONNX", "batch": None}]}).encode(),
         "model.onnx": b"w" * 10_000,
     },
 }

@@ -1,10 +1,17 @@
 """The user reads the cause, not its consequences: the first primary error of all ranks, and whether another attempt can help."""
 
+import dataclasses
+
 import pytest
 
 from kompress_api.reasons import Reason
 from kompress_api.status import Attempt, StageState
-from unit.operator.builders import NOW, after, attempt, crashed, entry, failed, observed, pod, running
+from kompress_operator.actions import DeleteAttempt
+from kompress_operator.observed import Observed, ObservedPod
+from kompress_operator.policies.classification import LAST_WORDS_SECONDS
+from kompress_operator.reconcile import reconcile
+from kompress_operator.times import rfc3339
+from unit.operator.builders import NOW, actions, after, attempt, crashed, entry, failed, observed, pod, running
 
 
 def outcome(*pods: object, **fields: object) -> Attempt:
@@ -79,14 +86,37 @@ def test_any_other_is(code: int) -> None:
     assert after(observed(failed("adapt", 1, crashed(code=code)), stages=(running("adapt"),)), "adapt").state is StageState.BACKING_OFF
 
 
-def test_a_failing_gang_waits_for_the_words_of_all_its_pods() -> None:
-    half = failed("adapt", 1, crashed(0, at=2, secondary=True), pod(1, delete_by=NOW + 50), failed=False, failing=True)
-    assert after(observed(half, stages=(running("adapt"),)), "adapt").state is StageState.RUNNING
+def failing(*pods: ObservedPod, ago: float | None = None) -> Observed:
+    """A gang that runs on with a failed pod, which the operator has known for `ago` seconds."""
+    job = failed("adapt", 1, *pods, failed=False, failed_pods=1, ready=len(pods) - 1)
+    since = rfc3339(NOW - ago) if ago is not None else None
+    return observed(job, stages=(running("adapt", failing_since=since),))
 
 
-def test_but_not_for_ever_for_a_pod_on_a_lost_node() -> None:
-    half = failed("adapt", 1, crashed(0, at=90, secondary=True), pod(1, delete_by=NOW - 31), failed=False, failing=True)
-    last = after(observed(half, stages=(running("adapt"),)), "adapt").attempts[-1]
+def test_a_gang_with_a_failed_pod_waits_for_the_words_of_the_others() -> None:
+    seen = failing(crashed(0, secondary=True), pod(1))
+    stage = after(seen, "adapt")
+    assert (stage.state, stage.attempts[-1].failing_since) == (StageState.RUNNING, rfc3339(NOW))
+    again = dataclasses.replace(seen, status=reconcile(seen, NOW).status)
+    assert reconcile(again, NOW).requeue_after == LAST_WORDS_SECONDS
+
+
+def test_a_failure_is_timed_from_when_it_was_seen_whatever_the_clock_of_the_node_says() -> None:
+    seen = failing(crashed(0, at=-3600), pod(1), ago=5)
+    assert reconcile(seen, NOW).requeue_after == LAST_WORDS_SECONDS - 5
+
+
+def test_but_it_does_not_hold_its_machines_for_a_peer_that_never_notices() -> None:
+    """The outcome comes first, and only what the others can read of it ends the pods."""
+    seen = failing(crashed(0, reason="ValueError"), pod(1), ago=LAST_WORDS_SECONDS)
+    decision = reconcile(seen, NOW)
+    (last,) = decision.status.stage("adapt").attempts  # type: ignore[union-attr]
+    assert (last.outcome, last.pod, last.failing_since, decision.actions) == ("ValueError", "pod-0", None, ())
+    assert actions(dataclasses.replace(seen, status=decision.status)) == [DeleteAttempt("flowers-adapt-1", "uid-adapt-1")]
+
+
+def test_nor_for_a_pod_on_a_lost_node() -> None:
+    last = after(failing(crashed(0, secondary=True), pod(1, delete_by=NOW - 31), ago=5), "adapt").attempts[-1]
     assert (last.outcome, last.pod) == ("NodeLost", "pod-1")
 
 

@@ -1,0 +1,42 @@
+"""What the classification tasks share: scores, loss, figures, and what guessing would reach."""
+
+import torch
+from torch import nn
+
+from kompress_api.errors import MethodRefused
+from kompress_jobs.measure.classification import figures
+
+__all__ = ["chance", "figures", "logits", "loss"]
+
+AUXILIARY = 0.4
+"""Weight of the loss of an auxiliary head (Inception; C. Szegedy et al., 2015, https://arxiv.org/abs/1409.4842)."""
+
+
+def logits(outputs: object) -> torch.Tensor:
+    """The scores (batch, classes) among a model's outputs; auxiliary heads give a tuple in training."""
+    found = outputs[0] if isinstance(outputs, tuple) else outputs
+    if not isinstance(found, torch.Tensor) or found.ndim != 2:
+        raise MethodRefused(
+            f"the model returns {type(found).__name__} {tuple(getattr(found, 'shape', ()))}, not scores of shape (batch, classes)",
+            hint="classification takes models that return one score a class",
+            field="spec.model.source",
+        )
+    return found
+
+
+def loss(outputs: object, targets: torch.Tensor, *, weight: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
+    """Mean cross-entropy; that of auxiliary heads is added."""
+    auxiliary = [found for found in outputs[1:] if isinstance(found, torch.Tensor)] if isinstance(outputs, tuple) else []
+
+    def cross_entropy(scores: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(scores.float(), targets, weight=weight, label_smoothing=smoothing)
+
+    total = cross_entropy(logits(outputs))
+    for scores in auxiliary:
+        total = total + AUXILIARY * cross_entropy(scores)
+    return total
+
+
+def chance(labels: list[str]) -> float:
+    """Accuracy of guessing among labels that are equally frequent."""
+    return 1 / len(labels)

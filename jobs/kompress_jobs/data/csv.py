@@ -1,0 +1,46 @@
+"""csv: files with a header; fields are separated by commas, in files that end in .tsv by tabs; see `tables` for splits and rows.
+
+Both columns are read as text, so that a label 01 stays 01 and a text "NA" a text.
+"""
+
+from pathlib import Path
+
+import pyarrow
+from pyarrow import csv
+
+from kompress_api.places import Dataset
+from kompress_jobs import tables
+from kompress_jobs.data import Data
+
+SUFFIXES = (".csv", ".tsv")
+
+
+def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
+    """See `tables.load`."""
+    return tables.load(dataset, scratch, SUFFIXES, read, field=field, first=first)
+
+
+def read(path: Path, input_column: str, label_column: str) -> tables.Table:
+    """The two columns of a file; a row with too few or too many fields is damaged. The header is row 1."""
+    damaged: list[int] = []
+
+    def skip(row: csv.InvalidRow) -> str:
+        damaged.append(row.number)
+        return "skip"
+
+    wanted = [input_column, label_column]
+    try:
+        found = csv.read_csv(
+            path,
+            read_options=csv.ReadOptions(use_threads=False),
+            parse_options=csv.ParseOptions(
+                delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True, invalid_row_handler=skip
+            ),
+            convert_options=csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pyarrow.large_string())),
+        )
+    except KeyError:
+        header = csv.open_csv(path, parse_options=csv.ParseOptions(invalid_row_handler=lambda _: "skip")).schema.names
+        raise tables.MissingColumn(next(name for name in wanted if name not in header), header) from None
+    numbers = range(2, 2 + len(found) + len(damaged))
+    rows = [number for number in numbers if number not in set(damaged)]
+    return tables.Table(found[input_column], found[label_column], rows, tuple(damaged))

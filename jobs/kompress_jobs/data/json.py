@@ -1,0 +1,55 @@
+"""json: one object a line (JSON lines), or one array of objects; see `tables` for splits and rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+
+from kompress_api.places import Dataset
+from kompress_jobs import tables
+from kompress_jobs.data import Data
+
+SUFFIXES = (".json", ".jsonl", ".ndjson")
+
+
+def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
+    """See `tables.load`."""
+    return tables.load(dataset, scratch, SUFFIXES, read, field=field, first=first)
+
+
+def read(path: Path, input_column: str, label_column: str) -> tables.Table:
+    """The two fields of a file's objects; a line that is no object is damaged. Of lines the line counts, of an array the position."""
+    objects, damaged = objects_of(path.read_text(encoding="utf-8"))
+    names = list(dict.fromkeys(name for found in objects.values() for name in found))
+    for name in (input_column, label_column):
+        if objects and name not in names:
+            raise tables.MissingColumn(name, names)
+    texts = [value if isinstance(value := found.get(input_column), str) else None for found in objects.values()]
+    labels = [label_of(found.get(label_column)) for found in objects.values()]
+    kind = pyarrow.large_string()
+    columns = (pyarrow.chunked_array([pyarrow.array(values, kind)]) for values in (texts, labels))
+    return tables.Table(*columns, rows=list(objects), damaged=tuple(damaged))
+
+
+def label_of(value: Any) -> str | None:
+    """Text, numbers and truth values are labels."""
+    return tables.label_of(value, ()) if isinstance(value, int | float | str) else None
+
+
+def objects_of(content: str) -> tuple[dict[int, dict[str, Any]], list[int]]:
+    """Objects by number from 1, and the numbers of what is none. Raises ValueError for an array that can't be parsed."""
+    if content.lstrip().startswith("["):
+        found = dict(enumerate(json.loads(content), start=1))
+    else:
+        found = {number: parsed(line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()}
+    damaged = [number for number, value in found.items() if not isinstance(value, dict)]
+    return {number: value for number, value in found.items() if isinstance(value, dict)}, damaged
+
+
+def parsed(line: str) -> Any:
+    """A line's value, None where it has none."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -1,0 +1,56 @@
+"""parquet: files as they are written by pandas, Spark or the hub of Hugging Face; see `tables` for splits and rows.
+
+A row group that can't be decoded costs its own rows only. Names of labels are taken from the metadata that `datasets` writes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow
+from pyarrow import parquet
+
+from kompress_api.places import Dataset
+from kompress_jobs import tables
+from kompress_jobs.data import Data
+
+SUFFIXES = (".parquet",)
+
+
+def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
+    """See `tables.load`."""
+    return tables.load(dataset, scratch, SUFFIXES, read, field=field, first=first)
+
+
+def read(path: Path, input_column: str, label_column: str) -> tables.Table:
+    """The two columns of a file."""
+    with parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        for name in (input_column, label_column):
+            if name not in schema.names:
+                raise tables.MissingColumn(name, schema.names)
+        parts: list[pyarrow.Table] = []
+        rows: list[int] = []
+        damaged: list[int] = []
+        row = 1
+        for group in range(file.num_row_groups):
+            numbers = range(row, row + file.metadata.row_group(group).num_rows)
+            row = numbers.stop
+            try:
+                parts.append(file.read_row_group(group, columns=[input_column, label_column]))
+                rows += numbers
+            except (pyarrow.ArrowException, OSError):
+                damaged += numbers
+    types = pyarrow.schema([schema.field(input_column), schema.field(label_column)])
+    found = pyarrow.concat_tables(parts) if parts else types.empty_table()
+    names = label_names(schema.metadata or {}, label_column)
+    return tables.Table(found[input_column], found[label_column], rows, tuple(damaged), names)
+
+
+def label_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...]:
+    """What the numbers of a label column mean, where `datasets` has written it down."""
+    try:
+        described = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"][column]
+        return tuple(str(name) for name in described["names"]) if described["_type"] == "ClassLabel" else ()
+    except (ValueError, KeyError, TypeError):
+        return ()

@@ -1,0 +1,38 @@
+"""DARE: of each task vector a random share is dropped and the rest scaled up, before they are added to the base.
+
+L. Yu et al., Language Models are Super Mario, 2024, https://arxiv.org/abs/2311.03099; the sum is that of TaskArithmetic. What is
+dropped depends on the job's seed, the model's place and the tensor's name alone.
+"""
+
+import zlib
+
+import torch
+
+from kompress_api.stages.fuse import Fuse
+from kompress_jobs.fusions import Fused, Material, assemble, refuse_no_base, task_vectors
+from kompress_jobs.training.order import mix
+
+PURPOSE = 4
+"""Of the seeds drawn here, among those of a job."""
+
+
+def refuse(spec: Fuse, *, field: str) -> None:
+    refuse_no_base(spec, field=field)
+
+
+def fuse(material: Material) -> Fused:
+    def one(name: str) -> torch.Tensor:
+        assert material.base is not None
+        moved = material.base[name].double()
+        for index, (vector, weight) in enumerate(zip(task_vectors(material, name), material.weights, strict=True)):
+            generator = torch.Generator().manual_seed(mix(material.seed, PURPOSE, index, zlib.crc32(name.encode())))
+            moved = moved + material.spec.scaling * weight * dropped(vector, material.spec.density, generator)
+        return moved
+
+    return Fused(assemble(material, one))
+
+
+def dropped(vector: torch.Tensor, density: float, generator: torch.Generator) -> torch.Tensor:
+    """Each entry stays with probability `density`, scaled by 1 / density: the expected vector is the same."""
+    stays = torch.rand(vector.shape, generator=generator) < density
+    return vector * stays.to(vector.device) / density

@@ -1,0 +1,45 @@
+"""A lowered model in its engine: its figures on the test split, and real inputs for timing."""
+
+from typing import Any
+
+import torch
+
+from kompress_jobs.bundle import Loaded
+from kompress_jobs.engine import Bench, Measured
+from kompress_jobs.exporters import Engine
+from kompress_jobs.measure.parity import Array
+from kompress_jobs.samples import Inputs
+
+BATCH = 128
+
+
+def score(bench: Bench, engine: Engine, found: Loaded, step: int | None, split: Any = None) -> Measured:
+    """The engine's figures on a split (the test split); `step` is the only batch size that it takes."""
+    split = split or bench.data.test
+    scores, positions = [], []
+    for chunk in torch.arange(len(split)).split(step or BATCH):
+        samples, seen = split.read(chunk)
+        inputs = filled(found.description.preprocessing(samples), step or len(seen))
+        scores.append(torch.from_numpy(engine(arrays(inputs))[: len(seen)]))
+        positions.append(chunk[seen])
+    targets = split.labels[torch.cat(positions)]
+    scored = bench.task.figures(torch.cat(scores), targets, found.description.labels)
+    intervals = {name: list(interval) for name, interval in scored.intervals.items()}
+    return Measured(scored.values, {"intervals": intervals, "perClass": scored.per_class, "samples": scored.samples})
+
+
+def real_inputs(bench: Bench, found: Loaded, batch_size: int) -> list[Array]:
+    """The first validation samples, repeated where there are fewer than a batch."""
+    samples, _ = bench.data.validation.read(torch.arange(min(batch_size, len(bench.data.validation))))
+    return arrays(filled(found.description.preprocessing(samples), batch_size))
+
+
+def filled(inputs: Inputs, batch_size: int) -> Inputs:
+    """Samples repeated until there are `batch_size`."""
+    rows = torch.arange(batch_size) % len(inputs[0])
+    return tuple(part[rows] for part in inputs)
+
+
+def arrays(inputs: Inputs) -> list[Array]:
+    """As engines take them."""
+    return [part.contiguous().numpy() for part in inputs]

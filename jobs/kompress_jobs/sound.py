@@ -1,0 +1,96 @@
+"""Sound files as clips: one channel, 16,000 samples a second, 16 bit, all of one length.
+
+Speech models take that rate, and what lies above 8 kHz tells words apart no better. 16 bit are half the memory of float32 and
+more than a recording holds; models get float32. libsndfile (`soundfile`) decodes, a polyphase filter (`scipy`) changes the rate.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from kompress_jobs.data import Split
+from kompress_jobs.samples import Clips, Samples
+
+RATE = 16_000
+"""Samples a second."""
+FULL_SCALE = 32_768
+LONGEST_SECONDS = 10.0
+"""Clips are cut here where the manifest names no length."""
+STEP_SECONDS = 0.5
+"""... and the longest clip is rounded up to a multiple of this, so that a few clips of a set tell the same length as all do."""
+
+
+def decode(file: Path | BinaryIO, samples: int) -> torch.Tensor | None:
+    """At most `samples` samples from the start of a file, (found,), int16; channels are averaged. None when there is no sound in it.
+
+    A header that promises more than there is (a stream that was cut off) is not believed: what is there is taken.
+    """
+    import numpy
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(file) as opened:
+            wave = opened.read(math.ceil(samples * opened.samplerate / RATE), dtype="float32", always_2d=True).mean(1)
+            wave = resample(wave, opened.samplerate)[:samples]
+    except soundfile.SoundFileError:
+        return None
+    if not len(wave) or not numpy.isfinite(wave).all():
+        return None
+    return torch.from_numpy((wave * FULL_SCALE).round().clip(-FULL_SCALE, FULL_SCALE - 1).astype("int16"))
+
+
+def resample(wave: Any, rate: int) -> Any:
+    """A float32 array of `rate` samples a second at RATE."""
+    if rate == RATE or not len(wave):
+        return wave
+    from scipy.signal import resample_poly
+
+    shared = math.gcd(rate, RATE)
+    return resample_poly(wave, RATE // shared, rate // shared)
+
+
+def seconds_of(path: Path) -> float:
+    """Length by the header; 0 where there is none."""
+    import soundfile
+
+    try:
+        return float(soundfile.info(path).duration)
+    except soundfile.SoundFileError:
+        return 0.0
+
+
+def clip_samples(asked: float | None, longest: float) -> int:
+    """Samples of every clip: `asked` seconds (dataset.clipSeconds), else those of the longest clip, rounded up, within LONGEST_SECONDS."""
+    seconds = asked or min(max(math.ceil(longest / STEP_SECONDS), 1) * STEP_SECONDS, LONGEST_SECONDS)
+    return max(1, round(seconds * RATE))
+
+
+def gather(waves: Sequence[torch.Tensor], samples: int) -> Clips:
+    """16-bit waves filled up with silence to `samples`."""
+    found = torch.zeros(len(waves), samples, dtype=torch.int16)
+    for row, wave in zip(found, waves, strict=True):
+        row[: len(wave)] = wave
+    return Clips(found, torch.tensor([len(wave) for wave in waves], dtype=torch.int64))
+
+
+@dataclass
+class Heard:
+    """A split of 16-bit clips, given out as float32 in [-1, 1]."""
+
+    stored: Split
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.stored.labels
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
+        clips, found = self.stored.read(indices)
+        assert isinstance(clips, Clips)
+        return Clips(clips.waves.float() / FULL_SCALE, clips.lengths), found
