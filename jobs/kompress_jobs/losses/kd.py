@@ -7,8 +7,10 @@ Reference: ResNet-34 to ResNet-18 on ImageNet 69.76 -> 71.37 (torchdistill).
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
+ON = "scores"
 
-def loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+
+def loss(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
     """T^2 * KL(teacher || student) of both logits (batch, classes) divided by T, mean over the batch, in nats.
 
     T^2 keeps the gradient's size when T changes, so that alpha means the same at every temperature.

@@ -1,16 +1,18 @@
-"""distill: a student learns what a teacher knows: loss = (1 - alpha) * task + alpha * T^2 * KL(teacher || student).
+"""distill: a student learns what teachers know: loss = (1 - alpha) * task + alpha * (what the losses say).
 
-What is imitated is the loss's business (`losses/`). Without augmentation the teacher answers every sample once and is not
-asked again; with it the teacher sees the very image that the student sees.
+What is imitated is the losses' business (`losses/`), T^2 * KL(teacher || student) where nothing else is asked for. Without augmentation
+the teachers answer every sample once and are not asked again, unless what happens inside them is imitated; with it they see
+the very sample that the student sees.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 import torch
 from torch import nn
 
-from kompress_api.errors import LabelMismatch
+from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.distill import Distill
 from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble, registry
@@ -18,35 +20,42 @@ from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench
 from kompress_jobs.rehearsal import Room
-from kompress_jobs.samples import place
+from kompress_jobs.samples import Inputs, place
+from kompress_jobs.training import taps
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.evaluate import predict
-from kompress_jobs.training.loop import Objective
 from kompress_jobs.training.objective import class_weights
 from kompress_jobs.training.refusals import refuse
 from kompress_jobs.training.state import build_state
 
+Scores = Callable[[Batch], torch.Tensor]
+"""A teacher's scores of a batch, (batch, classes)."""
+
 
 def run(context: StageContext) -> StageOutput:
-    """Train the student and write its bundle; `before` are the teacher's figures."""
+    """Train the student and write its bundle; `before` are the first teacher's figures."""
     assert context.input.stage is not None
     spec = context.input.stage.spec
     assert isinstance(spec, Distill)
     bench = Bench(context)
     refuse(spec, field=bench.field())
-    teacher = bench.take("teacher0", "Keep")
-    teacher.model.requires_grad_(False)
+    teachers = [bench.take(f"teacher{index}", "Keep") for index in range(len(spec.teachers))]
     student = take_student(bench, spec)
-    require_one_label_map(teacher, student, field=bench.field())
-    before = bench.measure(teacher)
+    require_one_label_map(teachers, student, field=bench.field())
+    before = bench.measure(teachers[0])
+    warn_of_size(bench, teachers, student)
     student.model.requires_grad_(True)
-    state = build_state(student.model, spec)
+    weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), context.device)
+    lesson = Lesson(spec, bench.task, teachers, student, weight, context.device, field=bench.field())
+    state = build_state(lesson.pupil, spec)
     saved = bench.checkpoints.newest()
     if saved is not None:
         bench.checkpoints.restore(saved, state)
-    learn = objective(bench, spec, teacher, student)
-    bench.train(bench.plan(student, spec, spec.epochs, learn), state)
-    return bench.finish(student, before, role="teacher0")
+    if not lesson.looks_inside and bench.task.DRAWS[spec.augmentation] == 0 and spec.teacher_cache == "Auto":
+        lesson.remember([cache(bench, teacher) for teacher in teachers])
+    bench.train(bench.plan(student, spec, spec.epochs, lesson.objective), state)
+    lesson.close()
+    return bench.finish(student, before, {"pairs": lesson.told_pairs}, role="teacher0")
 
 
 def take_student(bench: Bench, spec: Distill) -> Loaded:
@@ -68,57 +77,191 @@ def take_student(bench: Bench, spec: Distill) -> Loaded:
     return found
 
 
-def require_one_label_map(teacher: Loaded, student: Loaded, *, field: str) -> None:
-    """Raise LabelMismatch unless both mean the same class by the same output."""
-    theirs, own = teacher.description.labels, student.description.labels
-    if theirs != own:
-        raise LabelMismatch(
-            f"the teacher knows {len(theirs)} labels ({', '.join(theirs[:5])}, ...), the student {len(own)} ({', '.join(own[:5])}, ...)",
-            hint="use a student with the teacher's labels, or an architecture of a library, which gets a head for them",
-            field=f"{field}.student",
-        )
+def require_one_label_map(teachers: Sequence[Loaded], student: Loaded, *, field: str) -> None:
+    """Raise LabelMismatch unless all mean the same class by the same output."""
+    own = student.description.labels
+    for index, teacher in enumerate(teachers):
+        theirs = teacher.description.labels
+        if theirs != own:
+            raise LabelMismatch(
+                f"teachers[{index}] knows {len(theirs)} labels ({', '.join(theirs[:5])}, ...), the student {len(own)} "
+                f"({', '.join(own[:5])}, ...)",
+                hint="use a student with the teachers' labels, or an architecture of a library, which gets a head for them",
+                field=f"{field}.student",
+            )
 
 
-def objective(bench: Bench, spec: Distill, teacher: Loaded, student: Loaded) -> Objective:
-    """Collective when the teacher's answers are cached."""
-    device = bench.context.device
-    weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), device)
-    cached = cache(bench, teacher) if bench.task.DRAWS[spec.augmentation] == 0 and spec.teacher_cache == "Auto" else None
-    return imitate(spec, bench.task, teacher, student, weight, cached, field=bench.field())
+def warn_of_size(bench: Bench, teachers: Sequence[Loaded], student: Loaded) -> None:
+    """A student may be larger than its teachers, but hardly ever should be."""
+
+    def size(found: Loaded) -> int:
+        return sum(parameter.numel() for parameter in found.model.parameters())
+
+    largest, own = max(size(teacher) for teacher in teachers), size(student)
+    if own > largest:
+        bench.context.events.warning(f"the student has {own:,} parameters, its largest teacher {largest:,}: nothing gets smaller")
 
 
-def imitate(
-    spec: Distill,
-    task: ModuleType,
-    teacher: Loaded,
-    student: Loaded,
-    weight: torch.Tensor | None,
-    cached: torch.Tensor | None,
-    *,
-    field: str,
-) -> Objective:
-    """The stage's loss; `cached` are the teacher's scores by position in train, (samples, classes)."""
-    imitation = registry.load("losses", spec.losses[0].type, field=f"{field}.losses").loss
-    factor = spec.losses[0].weight
-    teacher.model.eval()
+class Pupil(nn.Module):
+    """The student with the projectors through which its layers are compared; they learn with it and are left behind."""
+
+    def __init__(self, student: nn.Module, projectors: nn.ModuleList) -> None:
+        super().__init__()
+        self.student, self.projectors = student, projectors
+
+    def forward(self, *inputs: torch.Tensor) -> object:
+        return self.student(*inputs)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One layer of the student that imitates one of a teacher."""
+
+    teacher: int
+    own: str
+    theirs: str
+
+
+class Lesson:
+    """The stage's loss over its teachers. `pupil` is what is trained."""
+
+    def __init__(
+        self,
+        spec: Distill,
+        task: ModuleType,
+        teachers: Sequence[Loaded],
+        student: Loaded,
+        weight: torch.Tensor | None,
+        device: torch.device,
+        *,
+        field: str,
+    ) -> None:
+        self.spec, self.task, self.teachers, self.student, self.weight = spec, task, teachers, student, weight
+        total = sum(teacher.weight for teacher in spec.teachers)
+        self.shares = [teacher.weight / total for teacher in spec.teachers]
+        known = [(registry.load("losses", entry.type, field=f"{field}.losses"), entry.weight) for entry in spec.losses]
+        self.on_scores = [(module, factor) for module, factor in known if module.ON == "scores"]
+        self.on_features = [(module, factor) for module, factor in known if module.ON == "features"]
+        self.cached: list[torch.Tensor] | None = None
+        self.pairs: list[Pair] = []
+        self.own_taps: taps.Taps | None = None
+        self.their_taps: list[taps.Taps] = []
+        self.projectors = nn.ModuleList()
+        self.projected: dict[tuple[int, int], int] = {}
+        for teacher in teachers:
+            teacher.model.requires_grad_(False)
+            teacher.model.eval()
+        if self.looks_inside:
+            self._pair(field)
+            self._build_projectors(device)
+        elif spec.layer_mapping:
+            raise MethodRefused(
+                "layerMapping is for losses that look at features, and there are none",
+                hint="add Feature, Attention or Relational to losses, or leave layerMapping out",
+                field=f"{field}.layerMapping",
+            )
+        self.pupil: nn.Module = Pupil(student.model, self.projectors.to(device)) if self.projectors else student.model
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether features are imitated, so that teachers must run along."""
+        return bool(self.on_features)
+
+    @property
+    def told_pairs(self) -> list[list[str]]:
+        """For the manifest: [student's layer, teacher's layer]."""
+        return [[pair.own, pair.theirs] for pair in self.pairs]
+
+    def remember(self, scores: list[torch.Tensor]) -> None:
+        """Do not ask the teachers again; their scores of every sample of train, (samples, classes) each."""
+        self.cached = scores
+
+    def close(self) -> None:
+        """Take the taps off the student again."""
+        for tap in [*([self.own_taps] if self.own_taps else []), *self.their_taps]:
+            tap.close()
+
+    def objective(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """See `loop.Objective`."""
+        device = batch.targets.device
+        outputs = model(*place(self.student.description.preprocessing(batch.samples), device))
+        scores, imitated = self.task.logits(outputs), torch.zeros((), device=device)
+        for index, share in enumerate(self.shares):
+            theirs = self._ask(index, batch, device)
+            for module, factor in self.on_scores:
+                imitated = imitated + share * factor * module.loss(scores, theirs, batch.targets, self.spec.temperature)
+        if self.looks_inside:
+            imitated = imitated + self._compare()
+        if self.spec.alpha == 1:
+            return imitated
+        own: torch.Tensor = self.task.loss(outputs, batch.targets, weight=self.weight, smoothing=self.spec.label_smoothing)
+        return (1 - self.spec.alpha) * own + self.spec.alpha * imitated
 
     @torch.no_grad()
-    def teach(batch: Batch) -> torch.Tensor:
-        if cached is not None:
-            return cached[batch.indices].to(batch.targets.device)
-        inputs = place(teacher.description.preprocessing(batch.samples), batch.targets.device)
-        scores: torch.Tensor = task.logits(teacher.model(*inputs))
+    def _ask(self, index: int, batch: Batch, device: torch.device) -> torch.Tensor:
+        if self.cached is not None:
+            return self.cached[index][batch.indices].to(device)
+        teacher = self.teachers[index]
+        scores: torch.Tensor = self.task.logits(teacher.model(*place(teacher.description.preprocessing(batch.samples), device)))
         return scores
 
-    def learn(model: nn.Module, batch: Batch) -> torch.Tensor:
-        outputs = model(*place(student.description.preprocessing(batch.samples), batch.targets.device))
-        imitated: torch.Tensor = imitation(task.logits(outputs), teach(batch), spec.temperature) * factor
-        if spec.alpha == 1:
-            return imitated
-        own: torch.Tensor = task.loss(outputs, batch.targets, weight=weight, smoothing=spec.label_smoothing)
-        return (1 - spec.alpha) * own + spec.alpha * imitated
+    def _compare(self) -> torch.Tensor:
+        assert self.own_taps is not None
+        total = torch.zeros(())
+        for place_of_pair, pair in enumerate(self.pairs):
+            own, theirs = self.own_taps.found[pair.own], self.their_taps[pair.teacher].found[pair.theirs]
+            for place_of_loss, (module, factor) in enumerate(self.on_features):
+                index = self.projected.get((place_of_pair, place_of_loss))
+                seen = own if index is None else self.projectors[index](own)
+                share = self.shares[pair.teacher] * factor / (len(self.pairs) / len(self.teachers))
+                total = total.to(own.device) + share * module.loss(seen, theirs)
+        return total
 
-    return learn
+    def _pair(self, field: str) -> None:
+        own_sample = self._sample(self.student)
+        for index, teacher in enumerate(self.teachers):
+            if self.spec.layer_mapping:
+                for number, entry in enumerate(self.spec.layer_mapping):
+                    where = f"{field}.layerMapping[{number}]"
+                    own = taps.resolve(self.student.model, entry.student, field=f"{where}.student")
+                    theirs = taps.resolve(teacher.model, entry.teacher, field=f"{where}.teacher")
+                    self.pairs.append(Pair(index, own, theirs))
+                continue
+            found = taps.paired(
+                taps.blocks(self.student.model, own_sample), taps.blocks(teacher.model, self._sample(teacher)), self.spec.patience
+            )
+            if not found:
+                raise MethodRefused(
+                    "no layers of the student and its teacher go together by themselves",
+                    hint="give layerMapping",
+                    field=f"{field}.layerMapping",
+                )
+            self.pairs += [Pair(index, own, theirs) for own, theirs in found]
+        self.own_taps = taps.Taps(self.student.model, [pair.own for pair in self.pairs])
+        for index, teacher in enumerate(self.teachers):
+            self.their_taps.append(taps.Taps(teacher.model, [pair.theirs for pair in self.pairs if pair.teacher == index]))
+
+    @torch.no_grad()
+    def _build_projectors(self, device: torch.device) -> None:
+        assert self.own_taps is not None
+        self.student.model.eval()(*self._sample(self.student))
+        for teacher in self.teachers:
+            teacher.model(*self._sample(teacher))
+        for place_of_pair, pair in enumerate(self.pairs):
+            own, theirs = self.own_taps.found[pair.own], self.their_taps[pair.teacher].found[pair.theirs]
+            if own.ndim != theirs.ndim:
+                raise MethodRefused(
+                    f"{pair.own} gives {tuple(own.shape)}, {pair.theirs} {tuple(theirs.shape)}: they can't be compared",
+                    hint="map layers of one kind, or imitate scores (KD, DKD)",
+                    field="layerMapping",
+                )
+            for place_of_loss, (module, _) in enumerate(self.on_features):
+                if hasattr(module, "projector"):
+                    self.projected[(place_of_pair, place_of_loss)] = len(self.projectors)
+                    self.projectors.append(module.projector(own, theirs))
+
+    def _sample(self, found: Loaded) -> Inputs:
+        return place(found.description.preprocessing.sample(), next(found.model.parameters()).device)
 
 
 def cache(bench: Bench, teacher: Loaded) -> torch.Tensor:
@@ -134,14 +277,19 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     spec = stage.spec
     assert isinstance(spec, Distill)
     refuse(spec, field=field)
-    teacher = assemble.with_labels(inputs["teacher0"], room.data, "Keep", field=f"{field}.teachers[0]")
+    teachers = [
+        assemble.with_labels(inputs[f"teacher{index}"], room.data, "Keep", field=f"{field}.teachers[{index}]")
+        for index in range(len(spec.teachers))
+    ]
     if spec.student is None:
         student = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
     else:
         student = assemble.load_source(
             spec.student, room.data, room.task_name, room.seed, room.scratch, field=f"{field}.student", head="Keep"
         )
-    require_one_label_map(teacher, student, field=field)
+    require_one_label_map(teachers, student, field=field)
     student.model.requires_grad_(True)
-    room.step(student, imitate(spec, room.task, teacher, student, None, None, field=field), field=field)
+    lesson = Lesson(spec, room.task, teachers, student, None, torch.device("cpu"), field=field)
+    room.step(Loaded(lesson.pupil, student.description), lesson.objective, field=field)
+    lesson.close()
     return student

@@ -33,12 +33,7 @@ FINE_TUNE: tuple[Row, ...] = (
     ("linearProbeEpochs", lambda f: f.linear_probe_epochs is not None, "use a FeatureExtraction stage before a Full one"),
     ("lora", lambda f: f.lora is not None, "leave it out"),
 )
-DISTILL: tuple[Row, ...] = (
-    ("teachers", lambda d: len(d.teachers) > 1, "name one teacher"),
-    ("keepLayers", lambda d: bool(d.keep_layers), "give a smaller student"),
-    ("losses", lambda d: len(d.losses) > 1, "name one loss"),
-    ("layerMapping", lambda d: bool(d.layer_mapping), "leave it out"),
-)
+DISTILL: tuple[Row, ...] = (("keepLayers", lambda d: bool(d.keep_layers), "give a smaller student"),)
 PRUNE: tuple[Row, ...] = (
     ("constraints", lambda p: p.constraints is not None, "give pruningRatio"),
     ("search", lambda p: p.search is not None, "give pruningRatio"),

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from kompress_api.errors import LabelMismatch
+from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.distill import Distill
 from kompress_jobs import bundle, engine
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.losses import kd
+from kompress_jobs.losses import attention, dkd, kd, relational
 from kompress_jobs.stages import distill
+from kompress_jobs.training import taps
 from kompress_jobs.training.batches import Batch
 
 MakeContext = Callable[..., StageContext]
@@ -25,8 +26,9 @@ def test_kd_is_the_formula() -> None:
     p = 1 / (1 + math.exp(1.0))  # teacher's first class at T = 2
     q = 1 / (1 + math.exp(-0.5))
     expected = 4 * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
-    assert float(kd.loss(student, teacher, 2.0)) == pytest.approx(expected)
-    assert float(kd.loss(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-7)
+    targets = torch.tensor([0])
+    assert float(kd.loss(student, teacher, targets, 2.0)) == pytest.approx(expected)
+    assert float(kd.loss(teacher, teacher, targets, 3.0)) == pytest.approx(0, abs=1e-7)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
@@ -36,16 +38,16 @@ def test_alpha_is_the_share_of_the_imitation(alpha: float, make_context: MakeCon
     parsed = Distill.model_validate(spec)
     teacher, student = bench.take("teacher0"), distill.take_student(bench, parsed)
     student.model.eval()
-    live = distill.imitate(parsed, bench.task, teacher, student, None, None, field="f")
-    cached = distill.objective(bench, parsed, teacher, student)
+    live, cached = (distill.Lesson(parsed, bench.task, [teacher], student, None, torch.device("cpu"), field="f") for _ in range(2))
+    cached.remember([distill.cache(bench, teacher)])
     images, _ = bench.data.train.read(torch.arange(5))
     batch = Batch(images, bench.data.train.labels[:5], torch.arange(5), 1.0)
     inputs = student.description.preprocessing(images)
     task = torch.nn.functional.cross_entropy(student.model(*inputs), batch.targets)
-    imitation = kd.loss(student.model(*inputs), teacher.model(*inputs), 2.0)
+    imitation = kd.loss(student.model(*inputs), teacher.model(*inputs), batch.targets, 2.0)
     expected = (1 - alpha) * task + alpha * imitation
-    torch.testing.assert_close(live(student.model, batch), expected)
-    torch.testing.assert_close(cached(student.model, batch), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(live.objective(student.model, batch), expected)
+    torch.testing.assert_close(cached.objective(student.model, batch), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_stage_makes_a_smaller_student_and_tells_the_teacher_s_figures(run_stage: RunStage) -> None:
@@ -68,3 +70,94 @@ def test_a_student_with_other_labels_is_refused(run_stage: RunStage, make_contex
             inputs={"teacher0": None, "model": tmp_path / "other"},
         )
     assert caught.value.exit_code == 78
+
+
+def test_two_teachers_count_by_their_weights_and_a_larger_student_is_told(run_stage: RunStage, tmp_path: Path) -> None:
+    wide = {"source": "python://tiny_models:convolutional", "arguments": {"width": 24}}
+    spec = {"teachers": [{"from": "source", "weight": 3}, {"from": "source"}], "student": wide, "epochs": 1, "alpha": 1.0}
+    output = run_stage({"distill": spec}, inputs={"teacher0": None, "teacher1": None})
+    assert output.folder is not None
+    events = (tmp_path / "scratch" / "events.jsonl").read_text()
+    assert "nothing gets smaller" in events
+
+
+def test_shares_of_teachers_are_normalised(make_context: MakeContext) -> None:
+    spec = {
+        "teachers": [{"from": "source", "weight": 3}, {"from": "source"}],
+        "student": STUDENT,
+        "epochs": 1,
+        "alpha": 1.0,
+        "temperature": 2,
+    }
+    bench = engine.Bench(make_context({"distill": spec}, inputs={"teacher0": None, "teacher1": None}))
+    parsed = Distill.model_validate(spec)
+    teachers, student = [bench.take("teacher0"), bench.take("teacher1")], distill.take_student(bench, parsed)
+    with torch.no_grad():
+        teachers[1].model.classifier.weight.mul_(-1)  # type: ignore[union-attr]
+    student.model.eval()
+    images, _ = bench.data.train.read(torch.arange(5))
+    batch = Batch(images, bench.data.train.labels[:5], torch.arange(5), 1.0)
+    lesson = distill.Lesson(parsed, bench.task, teachers, student, None, torch.device("cpu"), field="f")
+    scores = [found.model(*found.description.preprocessing(images)) for found in (student, *teachers)]
+    expected = 0.75 * kd.loss(scores[0], scores[1], batch.targets, 2.0) + 0.25 * kd.loss(scores[0], scores[2], batch.targets, 2.0)
+    torch.testing.assert_close(lesson.objective(student.model, batch), expected)
+
+
+@pytest.mark.parametrize("loss", ["DKD", "Feature", "Attention", "Relational"])
+def test_every_loss_teaches_and_leaves_a_plain_student(loss: str, run_stage: RunStage) -> None:
+    """The student learns by it, and no projector is left in its bundle."""
+    spec = {"teachers": [{"from": "source"}], "student": STUDENT, "epochs": 2, "learningRate": 1e-2, "alpha": 0.3, "batchSize": 32}
+    mapping = [{"student": "second", "teacher": "second"}] if loss != "DKD" else []
+    output = run_stage({"distill": spec | {"losses": [{"type": "KD"}, {"type": loss}], "layerMapping": mapping}}, inputs={"teacher0": None})
+    assert output.folder is not None
+    assert output.metrics["accuracy"] > 0.3
+    assert not any("projector" in name for name in bundle.read(output.folder).model.state_dict())
+
+
+def test_dkd_is_kd_taken_apart() -> None:
+    """With both parts weighed as KD weighs them they add up to KD: binary + (1 - teacher's p of the true class) * ranking."""
+    student, teacher, targets = torch.randn(6, 5), torch.randn(6, 5), torch.tensor([0, 1, 2, 3, 4, 0])
+    found = []
+    for row in range(6):
+        one = student[row : row + 1], teacher[row : row + 1], targets[row : row + 1]
+        binary, ranked = (parts(*one, only=only) for only in ("target", "others"))
+        share = 1 - float(torch.softmax(one[1], 1)[0, targets[row]])
+        found.append(binary + share * ranked)
+    assert sum(found) / 6 == pytest.approx(float(kd.loss(student, teacher, targets, 1.0)), rel=1e-4)
+
+
+def parts(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, *, only: str) -> float:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dkd, "TARGET", float(only == "target"))
+        patch.setattr(dkd, "OTHERS", float(only == "others"))
+        return float(dkd.loss(student, teacher, targets, 1.0))
+
+
+def test_attention_and_relations_do_not_mind_scale_or_number_of_channels() -> None:
+    features = torch.rand(4, 3, 6, 6)
+    assert float(attention.loss(2 * features, features)) == pytest.approx(0, abs=1e-6)
+    doubled = torch.cat([features, features], 1)
+    assert float(attention.loss(doubled, features)) == pytest.approx(0, abs=1e-6)
+    assert float(relational.loss(3 * features, features)) == pytest.approx(0, abs=1e-6)
+    assert float(relational.loss(torch.rand(4, 3, 6, 6), features)) > 0
+
+
+def test_layers_go_together_by_patience() -> None:
+    student, teacher = ["s0", "s1"], ["t0", "t1", "t2", "t3"]
+    assert taps.paired(student, teacher, "Skip") == [("s0", "t1"), ("s1", "t3")]
+    assert taps.paired(student, teacher, "Last") == [("s0", "t2"), ("s1", "t3")]
+
+
+def test_the_stages_of_a_resnet_and_the_layers_of_a_vit_are_found_by_themselves() -> None:
+    from kompress_jobs import models
+
+    sample = (torch.zeros(2, 3, 64, 64),)
+    resnet = models.construct("torchvision://resnet18", {}, 10, "image-classification", field="f")
+    assert taps.blocks(resnet, sample)[-4:] == ["layer1", "layer2", "layer3", "layer4"]
+
+
+def test_a_mapping_that_names_nothing_is_refused_by_its_place(run_stage: RunStage) -> None:
+    spec = {"teachers": [{"from": "source"}], "student": STUDENT, "epochs": 1, "losses": [{"type": "Attention"}]}
+    with pytest.raises(MethodRefused) as caught:
+        run_stage({"distill": spec | {"layerMapping": [{"student": "third", "teacher": "second"}]}}, inputs={"teacher0": None})
+    assert caught.value.field.endswith("distill.layerMapping[0].student")

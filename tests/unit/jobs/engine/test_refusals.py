@@ -30,10 +30,7 @@ FINE_TUNE = {
     "lora": {},
 }
 DISTILL = {
-    "teachers": [{"from": "a"}, {"from": "b"}],
     "keepLayers": [1],
-    "losses": [{"type": "KD"}, {"type": "DKD"}],
-    "layerMapping": [{"student": "a", "teacher": "b"}],
 }
 PRUNE: dict[str, dict[str, Any]] = {
     "constraints": {"constraints": {"macs": 1}},
