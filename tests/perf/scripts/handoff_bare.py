@@ -34,7 +34,7 @@ def main() -> None:
     weights = load(s3.get_object(Bucket=bucket, Key=f"{prefix}/model.safetensors")["Body"].read())
     architecture = described["architecture"]
     name = architecture["source"].removeprefix("timm://")
-    model = timm.create_model(name, num_classes=architecture["num_classes"], **architecture["arguments"])
+    model = timm.create_model(name, num_classes=architecture["numClasses"], **architecture["arguments"])
     model.load_state_dict(weights)
     wrapped = DistributedDataParallel(model)
     torch.optim.AdamW(wrapped.parameters(), lr=1e-3)
