@@ -9,7 +9,7 @@ UV := VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-faults perf
+.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e perf
 
 help: ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -49,10 +49,7 @@ test-cluster: testcluster ## against a real control plane and a real S3 server
 	$(PYTEST) tests/cluster
 
 test-e2e: testcluster-unclaimed testcluster ## real nodes, pods, torchrun, MLflow and S3; needs root
-	$(PYTEST) tests/e2e --ignore=tests/e2e/faults
-
-test-faults: testcluster-unclaimed testcluster ## what happens to gangs on real nodes: eviction, a killed rank, a killed operator (slow)
-	$(PYTEST) tests/e2e/faults
+	$(PYTEST) tests/e2e
 
 perf: setup ## speed and memory as ratios to peers, into build/perf (tens of minutes on a quiet machine)
 	PYTHONPATH=tests $(BIN)/python -m perf path
