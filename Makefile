@@ -11,7 +11,7 @@ UV := VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-docs test-faults perf
+.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-docs perf
 
 help: ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -55,13 +55,10 @@ test-cluster: testcluster ## against a real control plane and a real S3 server
 	$(PYTEST) tests/cluster -n 2 --dist loadfile
 
 test-e2e: testcluster-unclaimed testcluster ## real nodes, pods, torchrun, MLflow and S3; needs root
-	$(PYTEST) tests/e2e --ignore=tests/e2e/faults
+	$(PYTEST) tests/e2e
 
 test-docs: testcluster-unclaimed testcluster ## the docs, executed: `make demo`, `make run`, every command and manifest of every page; needs root
 	$(PYTEST) tests/docs
-
-test-faults: testcluster-unclaimed testcluster ## what happens to gangs on real nodes: eviction, a killed rank, a killed operator (slow)
-	$(PYTEST) tests/e2e/faults
 
 perf: testcluster-unclaimed testcluster ## speed and memory as ratios to peers, into build/perf (an hour and more on a quiet machine; needs root)
 	PYTHONPATH=tests $(BIN)/python -m perf path
