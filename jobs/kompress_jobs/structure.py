@@ -1,7 +1,7 @@
 """Structural changes of a model as data: what was done after its factory made it, so that it can be done again.
 
-A change is a JSON object with the key `change`: `head` (here) or a granularity of pruning (`granularities/<name>.py`,
-function `replay`). Changes are replayed in order, before the weights are loaded.
+A change is a JSON object with the key `change`: `head` (here), or `prune` with its `granularity` (`granularities/<name>.py`, function
+`replay`). Changes are replayed in order, before the weights are loaded.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def replay(model: nn.Module, history: Sequence[Change], sample: Inputs) -> nn.Mo
         if change["change"] == "head":
             model = with_head(model, change["module"], change["outputs"])
         else:
-            granularity = registry.load("granularities", change["change"], field=f"bundle.json: history[{index}]")
+            granularity = registry.load("granularities", change["granularity"], field=f"bundle.json: history[{index}]")
             model = granularity.replay(model, change, sample)
     return model
 

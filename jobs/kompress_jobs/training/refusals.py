@@ -38,17 +38,11 @@ DISTILL: tuple[Row, ...] = (
     ("losses", lambda d: len(d.losses) > 1, "name one loss"),
     ("layerMapping", lambda d: bool(d.layer_mapping), "leave it out"),
 )
-PRUNE: tuple[Row, ...] = (
-    ("constraints", lambda p: p.constraints is not None, "give pruningRatio"),
-    ("search", lambda p: p.search is not None, "give pruningRatio"),
-    ("sensitivity", lambda p: p.sensitivity, "leave it out (false)"),
-)
 
 
 def refuse(spec: FineTune | Distill | Prune | Export, *, field: str) -> None:
     """Raise MethodRefused for the first field of a stage that this version does not do; `field` is the path of the stage's kind."""
     if isinstance(spec, Prune):
-        _check(spec, PRUNE, field)
         if spec.recovery is not None:
             _check(spec.recovery, TRAINING, f"{field}.recovery")
         return
