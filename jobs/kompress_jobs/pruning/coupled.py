@@ -72,7 +72,7 @@ def parts(graph: Any, group: Group) -> list[Part]:
             turn = _columns
         evidence = torch.zeros_like(weight) if weight.grad is None else weight.grad
         values = [turn(layer, tensor.detach())[item.idxs] for tensor in (weight, evidence)]
-        found.append(Part(layer, *(_by_unit(rows, item.root_idxs, channels) for rows in values)))
+        found.append(Part(layer, *(by_unit(rows, item.root_idxs, channels) for rows in values)))
     return found
 
 
@@ -90,7 +90,7 @@ def _column(layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
     return weight.flatten()[:, None]
 
 
-def _by_unit(rows: torch.Tensor, units: Sequence[int], channels: int) -> torch.Tensor:
+def by_unit(rows: torch.Tensor, units: Sequence[int], channels: int) -> torch.Tensor:
     """(rows, n) -> (channels, all that goes with one): a channel may be several rows (flattened images), or none, which counts as zero."""
     unit = torch.tensor(units, device=rows.device)
     order = unit.argsort(stable=True)

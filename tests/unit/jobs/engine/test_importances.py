@@ -96,6 +96,11 @@ def test_channels_are_worth_what_torch_pruning_says(own: ModuleType, theirs: Any
         assert torch.allclose(own.units(coupled.parts(graph, group)), expected / expected.mean(), rtol=1e-4)
 
 
+def test_rows_go_to_their_channel_in_whatever_order_they_stand() -> None:
+    rows = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]])
+    assert coupled.by_unit(rows, [1, 0, 1, 0, 2], 3).tolist() == [[2, 4], [1, 3], [5, 0]]
+
+
 def test_lamp_takes_the_same_share_of_what_is_left_from_layers_of_any_scale() -> None:
     small, large = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([100.0, 200.0, 300.0])
     assert torch.allclose(lamp.weights(small, small), torch.tensor([1 / 14, 4 / 13, 1.0]))
