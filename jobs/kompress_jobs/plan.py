@@ -59,8 +59,10 @@ class PlannedStage(Model):
     """A commit stands under it."""
     figures: dict[str, float] = {}
     """What can be told of its model before it runs: parameters, macs, modelSizeBytes (of the weights in float32)."""
-    exact: bool = True
-    """False where the method decides by what the weights turn out to be (global pruning)."""
+    low: dict[str, float] = {}
+    """Where the weights decide (global pruning, a search): what the figures can't fall below. Empty: the figures are exact."""
+    high: dict[str, float] = {}
+    """And what they can't exceed."""
 
 
 class Plan(Model):

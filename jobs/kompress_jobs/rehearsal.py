@@ -3,11 +3,16 @@
 A stage's module has `rehearse(stage, inputs, room, field) -> Loaded`: it refuses what it can't do by field path, does its
 method once on the models that the stages above would hand it, and gives back a model of the structure that it would make.
 Weights are fresh or those of the source, so structure and size are what is learned here, never accuracy.
+
+Where the size depends on the weights, the module has `bounds(stage, low, high, expected, room, exact, field) -> Bounds` too: from the
+smallest and the largest model that may come in, the smallest and the largest that may come out. Then all stages below are
+rehearsed with those two as well. Sizes grow with every layer's width, so what holds for the layers holds for the sum.
 """
 
 import copy
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +22,7 @@ from kompress_api.dag import inputs_of
 from kompress_api.errors import KompressError, MethodRefused
 from kompress_api.job import CompressionJobSpec, Evaluation
 from kompress_api.names import SOURCE
+from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble, registry
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.data import Data
@@ -64,15 +70,57 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """How large a stage's model will be."""
+class Sizes:
+    """Of a model."""
 
     parameters: int
     macs: int
     model_size_bytes: int
     """Of the weights in float32."""
-    exact: bool
-    """False where the method decides by what the weights turn out to be (global pruning)."""
+
+
+@dataclass(frozen=True)
+class Forecast(Sizes):
+    """How large a stage's model will be."""
+
+    low: Sizes
+    """It will not be smaller."""
+    high: Sizes
+    """It will not be larger."""
+
+    @property
+    def exact(self) -> bool:
+        """False where the method decides by what the weights turn out to be (global pruning, a search, a budget of latency)."""
+        return self.low == self.high
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The smallest and the largest model that a stage may make, whatever the weights."""
+
+    low: Loaded
+    high: Loaded
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    """Figure -> most that the stage lets it be, where that is less than `high` has."""
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a stage would make."""
+
+    expected: Loaded
+    bounds: Bounds | None = None
+    """None: just what is expected."""
+
+    @property
+    def low(self) -> Loaded:
+        """The smallest that it may make."""
+        return self.bounds.low if self.bounds else self.expected
+
+    @property
+    def high(self) -> Loaded:
+        """The largest that it may make."""
+        return self.bounds.high if self.bounds else self.expected
 
 
 def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path) -> dict[str, Forecast]:
@@ -84,17 +132,31 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path) -> dict[str, F
     task = registry.load("tasks", spec.task, field="spec.task")
     room = Room(data, task, spec.task, spec.seed, scratch)
     source = assemble.load_source(spec.model, data, spec.task, spec.seed, scratch, field="spec.model")
-    models = {SOURCE: source}
-    forecasts = {SOURCE: forecast(source, exact=True)}
+    models = {SOURCE: Rehearsed(source)}
     for index, stage in enumerate(spec.stages):
-        field = f"spec.stages[{index}].{stage.kind}"
-        module = registry.load("stages", stage.kind, field=field)
-        refuse_augmentation(stage.spec, task, field=field)
-        inputs = {entry.role: fresh_copy(models[entry.stage]) for entry in inputs_of(spec, stage)}
-        exact = all(forecasts[entry.stage].exact for entry in inputs_of(spec, stage) if entry.role == "model")
-        models[stage.name] = module.rehearse(stage, inputs, room, field=field)
-        forecasts[stage.name] = forecast(models[stage.name], exact=exact and getattr(module, "is_exact", _always)(stage))
-    return forecasts
+        models[stage.name] = rehearse_stage(spec, stage, models, room, field=f"spec.stages[{index}].{stage.kind}")
+    return {name: forecast(made) for name, made in models.items()}
+
+
+def rehearse_stage(spec: CompressionJobSpec, stage: Stage, models: Mapping[str, Rehearsed], room: Room, *, field: str) -> Rehearsed:
+    """One stage, from what those above would make."""
+    module = registry.load("stages", stage.kind, field=field)
+    refuse_augmentation(stage.spec, room.task, field=field)
+    entries = {entry.role: models[entry.stage] for entry in inputs_of(spec, stage)}
+
+    def inputs(which: str) -> dict[str, Loaded]:
+        return {role: fresh_copy(getattr(made, which)) for role, made in entries.items()}
+
+    expected: Loaded = module.rehearse(stage, inputs("expected"), room, field=field)
+    model = entries.get("model")
+    if model is not None and hasattr(module, "bounds"):
+        low, high = (fresh_copy(entry) for entry in (model.low, model.high))
+        found: Bounds = module.bounds(stage, low, high, expected, room, exact=model.bounds is None, field=field)
+        return Rehearsed(expected, None if sizes(found.low) == sizes(found.high) else found)
+    if all(made.bounds is None for made in entries.values()):
+        return Rehearsed(expected)
+    low, high = (module.rehearse(stage, inputs(which), room, field=field) for which in ("low", "high"))
+    return Rehearsed(expected, Bounds(low, high, model.bounds.ceilings if model and model.bounds else {}))
 
 
 def refuse_evaluation(evaluation: Evaluation) -> None:
@@ -109,11 +171,19 @@ def fresh_copy(found: Loaded) -> Loaded:
     return Loaded(copy.deepcopy(found.model), found.description)
 
 
-def forecast(found: Loaded, *, exact: bool) -> Forecast:
-    """Measure a rehearsed model."""
+def forecast(made: Rehearsed) -> Forecast:
+    """Measure what was rehearsed."""
+    expected, ceilings = sizes(made.expected), made.bounds.ceilings if made.bounds else {}
+    if made.bounds is None:
+        low = high = expected
+    else:
+        low, largest = sizes(made.low), sizes(made.high)
+        parameters, macs = (int(min(getattr(largest, name), ceilings.get(name, math.inf))) for name in ("parameters", "macs"))
+        high = Sizes(parameters, macs, largest.model_size_bytes)
+    return Forecast(expected.parameters, expected.macs, expected.model_size_bytes, low, high)
+
+
+def sizes(found: Loaded) -> Sizes:
+    """Measure a model."""
     measured: Mapping[str, float] = size.sizes(found.model, found.description.preprocessing.sample(1))
-    return Forecast(int(measured["parameters"]), int(measured["macs"]), int(measured["modelSizeBytes"]), exact)
-
-
-def _always(stage: object) -> bool:
-    return True
+    return Sizes(int(measured["parameters"]), int(measured["macs"]), int(measured["modelSizeBytes"]))

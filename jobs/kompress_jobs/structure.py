@@ -1,6 +1,6 @@
 """Structural changes of a model as data: what was done after its factory made it, so that it can be done again.
 
-A change is a JSON object with the key `change`: `head` (here), `fold_batch_norm` (`batch_norm.py`) or a granularity of pruning
+A change is a JSON object with the key `change`: `head` (here), `fold_batch_norm` (`batch_norm.py`), or `prune` with its `granularity`
 (`granularities/<name>.py`), each with a function `replay`. Changes are replayed in order, before the weights are loaded.
 """
 
@@ -27,7 +27,7 @@ def replay(model: nn.Module, history: Sequence[Change], sample: Inputs) -> nn.Mo
 
             model = batch_norm.replay(model, change, sample)
         else:
-            granularity = registry.load("granularities", change["change"], field=f"bundle.json: history[{index}]")
+            granularity = registry.load("granularities", change["granularity"], field=f"bundle.json: history[{index}]")
             model = granularity.replay(model, change, sample)
     return model
 

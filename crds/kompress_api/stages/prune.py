@@ -32,6 +32,7 @@ class Importance(StrEnum):
     HESSIAN = "Hessian"
     RANDOM = "Random"
     MOVEMENT = "Movement"
+    LOSS = "Loss"
 
 
 class Scope(StrEnum):
@@ -57,7 +58,7 @@ class Constraints(Model):
     macs: Annotated[int, Field(ge=1)] | None = None
     """Most multiply-accumulates for one sample."""
     latency_ms: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """Highest p50 latency at batch 1 on this machine, milliseconds."""
+    """Highest p50 latency of eager PyTorch at batch 1 on the CPU of the machine that the stage runs on, milliseconds."""
 
 
 class Search(Model):
@@ -66,7 +67,7 @@ class Search(Model):
     max_degradation: Annotated[float, Field(gt=0, le=1)]
     """Loss of validation accuracy that is allowed, as a fraction of 1."""
     max_trials: Annotated[int, Field(ge=2, le=1000)] = 8
-    """Models that are tried."""
+    """Models that are tried, each after a quarter of recovery's epochs; the chosen ratio gets all of them."""
 
 
 class Prune(Model):
@@ -79,7 +80,7 @@ class Prune(Model):
     scope: Scope = Scope.GLOBAL
     """Local: in each layer alike; Global: over the whole model; Isomorphic: among groups of one shape (Fang et al., 2024)."""
     pruning_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of channels, heads or layers to remove. About 1 - (1 - p)^2 of the parameters go."""
+    """Share of channels, heads or layers to remove. Of channels about 1 - (1 - p)^2 of the parameters go."""
     sparsity: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of zeros (granularity Weight)."""
     pattern: Literal["2:4"] | None = None
@@ -91,7 +92,7 @@ class Prune(Model):
     schedule: Literal["Linear", "Cubic"] = "Linear"
     """How the ratio grows over the steps (Cubic: Zhu and Gupta, 2017)."""
     round_to: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Channels left are a multiple of this, so that kernels are fast."""
+    """Channels left are a multiple of this, so that kernels are fast; heads and layers go one by one."""
     ignore: Annotated[list[Glob], Field(max_length=64)] = []
     """Globs of modules that are left alone; the head always is."""
     constraints: Constraints | None = None
@@ -101,7 +102,7 @@ class Prune(Model):
     sensitivity: bool = False
     """Measure per layer what a cut costs, and report it."""
     calibration_batches: Annotated[int, Field(ge=1, le=10_000)] = 10
-    """Batches from train for importances that need gradients."""
+    """Batches from train for importances that look at the loss."""
     recovery: Recovery | None = None
     """Training after each step; absent: none."""
 

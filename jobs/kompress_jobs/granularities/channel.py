@@ -2,150 +2,107 @@
 
 G. Fang et al., DepGraph: Towards Any Structural Pruning, 2023, https://arxiv.org/abs/2301.12900, as Torch-Pruning has it.
 What was removed is kept as Torch-Pruning's history (root layer, direction, indices) and replayed when a bundle is read.
+Attention is left whole, and with it the width that all its blocks share; of a transformer the hidden widths of its MLPs go.
 """
 
-from collections.abc import Callable
-from fnmatch import fnmatchcase
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from kompress_api.errors import MethodRefused
-from kompress_api.stages.prune import Prune, Scope
+from kompress_jobs.pruning import attention, coupled
+from kompress_jobs.pruning.selection import Cut, build_layer
+from kompress_jobs.pruning.structural import Loss, Structural
 from kompress_jobs.samples import Inputs
 from kompress_jobs.structure import Change
 
-CHANGE = "channel"
+RANKS = ("units",)
 
 
-class Pruner:
-    """Removes channels of a model in place, a step at a time.
+class Pruner(Structural):
+    """Removes channels of a model."""
 
-    `sample` are inputs for tracing, `head` the layer of the outputs, which is left alone.
-    Raises MethodRefused for a model whose layers' couplings can't be traced.
-    """
+    granularity = "Channel"
+    units = "channels"
 
-    def __init__(
-        self, model: nn.Module, sample: Inputs, importance: Callable[..., torch.Tensor], spec: Prune, head: str, *, field: str
-    ) -> None:
-        import torch_pruning
+    def find_layers(self) -> None:
+        """Groups of coupled channels, by the layer that Torch-Pruning starts them from."""
+        self.graph = coupled.build_graph(self.model, self.sample, field=self.field)
+        self.copies: dict[str, int] = {}
+        names = {module: name for name, module in self.model.named_modules()}
+        self.ignored = self._ignored(names)
+        for group in coupled.groups(self.graph, list(self.ignored)):
+            name = names[group[0].dep.target.module]
+            copies = coupled.copies(self.graph, group)
+            if self.importance.units(coupled.parts(self.graph, group)) is None:
+                self.untouched[name] = f"importance {self.spec.importance} says nothing of it"
+                continue
+            self.copies[name] = copies
+            shape = "|".join(f"{type(dep.source.module).__name__}>{type(dep.target.module).__name__}" for dep, _ in group)
+            round_to = self.spec.round_to // math.gcd(self.spec.round_to, copies)  # a multiple of roundTo over all equal groups
+            self.layers.append(build_layer(name, len(group[0].idxs) // copies, shape, self.spec, round_to))
+        known = self.copies.keys() | self.untouched.keys()
+        reasons = {names[module]: reason for module, reason in self.ignored.items() if hasattr(module, "weight") and module in names}
+        self.untouched |= {name: reason for name, reason in reasons.items() if name not in known}
 
-        refuse_attention(model, field=field)
-        names = dict(model.named_modules())
-        ignored = [module for name, module in names.items() if name == head or any(fnmatchcase(name, glob) for glob in spec.ignore)]
-        self.field, self.model = field, model
-        self.widths = widths(model)
-        assert spec.pruning_ratio is not None
-        kept = KeptImportance(importance, 1 - spec.max_pruning_ratio, spec.round_to)
-        try:
-            self.pruner = torch_pruning.pruner.BasePruner(
-                model.eval(),
-                sample,
-                kept,
-                global_pruning=spec.scope is not Scope.LOCAL,
-                isomorphic=spec.scope is Scope.ISOMORPHIC,
-                pruning_ratio=spec.pruning_ratio,
-                max_pruning_ratio=spec.max_pruning_ratio,
-                iterative_steps=spec.iterative_steps,
-                iterative_pruning_ratio_scheduler=SCHEDULES[spec.schedule],
-                ignored_layers=ignored,
-                round_to=spec.round_to,
-            )
-        except Exception as error:
-            raise MethodRefused(
-                f"the couplings between the model's channels can't be traced: {error}",
-                hint="use another model, or write its forward pass with tensor operations that autograd sees",
-                field=field,
-            ) from error
-        kept.widths = self.pruner.layer_init_out_ch
-
-    def step(self) -> None:
-        """Remove the least important channels, up to the next step's ratio."""
-        self.pruner.step()
-        self.model.zero_grad(set_to_none=True)
-
-    def change(self) -> Change:
-        """All that was removed so far, for the bundle's history."""
-        steps = [[name, bool(outward), [int(index) for index in indices]] for name, outward, indices in self.pruner.pruning_history()]
-        return {"change": CHANGE, "steps": steps}
-
-    def restore(self, change: Change, steps: int) -> None:
-        """Do again what `change` says, as if `steps` steps had been made."""
-        self.pruner.load_pruning_history([tuple(step) for step in change["steps"]])
-        self.pruner.current_step = steps
-
-    def removed(self) -> dict[str, list[int]]:
-        """Layer -> [channels before, channels now], where they differ; raises MethodRefused when nothing was removed."""
-        now = widths(self.model)
-        found = {name: [before, now[name]] for name, before in self.widths.items() if now[name] != before}
-        if not found:
-            raise MethodRefused(
-                "no channel was removed: rounding and limits leave every layer as it is",
-                hint="raise pruningRatio, lower roundTo, or ignore fewer modules",
-                field=f"{self.field}.pruningRatio",
-            )
+    def _ignored(self, names: dict[nn.Module, str]) -> dict[nn.Module, str]:
+        """Modules that are left alone, and why."""
+        found: dict[nn.Module, str] = {}
+        for attending in attention.find(self.model)[0]:
+            found[self.model.get_submodule(attending.output)] = "joins the heads of an attention layer"
+        for module in attention.layers(self.model).values():
+            found |= dict.fromkeys(module.modules(), "part of an attention layer")
+        for module, name in names.items():
+            if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and not isinstance(module.weight, nn.Parameter):
+                found[module] = "its weight is computed (weight norm)"
+            if self.is_ignored(name):
+                found |= dict.fromkeys(module.modules(), "ignored")
+        if self.head in names.values():
+            found |= dict.fromkeys(self.model.get_submodule(self.head).modules(), "the head")
         return found
 
+    def worths(self, loss: Loss | None = None) -> dict[str, torch.Tensor]:
+        """See `Structural`."""
+        names = {module: name for name, module in self.model.named_modules()}
+        found = {}
+        for group in coupled.groups(self.graph, list(self.ignored)):
+            name = names[group[0].dep.target.module]
+            if name in self.copies:
+                found[name] = self.importance.units(coupled.parts(self.graph, group)).view(self.copies[name], -1).mean(0)
+        return found
 
-def linear(ratio: float, steps: int) -> list[float]:
-    """Ratio after 0, 1, ..., `steps` steps, growing evenly."""
-    return [ratio * step / steps for step in range(steps + 1)]
+    def describe(self, cut: Cut) -> list[Any]:
+        """[root layer, outward, channels]: a channel stands once in each of its equal groups."""
+        sizes = {layer.name: layer.size for layer in self.layers}
+        return [
+            [name, True, [turn * sizes[name] + unit for turn in range(self.copies[name]) for unit in units.tolist()]]
+            for name, units in cut.items()
+        ]
 
+    def remove(self, cut: Cut) -> list[Any]:
+        """See `Structural`."""
+        steps = self.describe(cut)
+        _prune(self.graph, steps)
+        return steps
 
-def cubic(ratio: float, steps: int) -> list[float]:
-    """Fast at first, slow at last (M. Zhu, S. Gupta, 2017, https://arxiv.org/abs/1710.01878)."""
-    return [ratio * (1 - (1 - step / steps) ** 3) for step in range(steps + 1)]
+    def redo(self, model: nn.Module, steps: list[Any]) -> None:
+        """See `Structural`."""
+        _prune(self.graph if model is self.model else coupled.build_graph(model, self.sample, field=self.field), steps)
 
-
-SCHEDULES = {"Linear": linear, "Cubic": cubic}
-
-
-class KeptImportance:
-    """An importance under which no layer loses more than it may: its best channels are worth infinitely much.
-
-    Torch-Pruning's own limit holds from one step to the next only, and its rounding can leave a layer without channels.
-    """
-
-    def __init__(self, importance: Callable[..., torch.Tensor], share: float, least: int) -> None:
-        self.importance, self.share, self.least = importance, share, least
-        self.widths: dict[nn.Module, int] = {}
-
-    def __call__(self, group: Any) -> torch.Tensor:
-        worth = self.importance(group)
-        initial = self.widths.get(group[0].dep.target.module, len(worth))
-        kept = min(len(worth), max(self.least, round(initial * self.share), 1))
-        worth = worth.clone()
-        worth[worth.topk(kept).indices] = torch.inf
-        return worth
+    def lost(self, steps: list[Any]) -> dict[str, int]:
+        """See `Structural`."""
+        found: dict[str, int] = {}
+        for name, _, channels in steps:
+            found[name] = found.get(name, 0) + len(channels) // self.copies[name]
+        return found
 
 
 def replay(model: nn.Module, change: Change, sample: Inputs) -> nn.Module:
     """Remove the same channels from a freshly built model, in place."""
-    import torch_pruning
-
-    graph = torch_pruning.DependencyGraph().build_dependency(model.eval(), sample)
-    graph.load_pruning_history([tuple(step) for step in change["steps"]])
+    _prune(coupled.build_graph(model, sample, field="bundle.json: history"), change["steps"])
     return model
 
 
-def widths(model: nn.Module) -> dict[str, int]:
-    """Output channels of every convolution and linear layer."""
-    found = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            found[name] = module.out_channels
-        elif isinstance(module, nn.Linear):
-            found[name] = module.out_features
-    return found
-
-
-def refuse_attention(model: nn.Module, *, field: str) -> None:
-    """Attention shares its width among heads; cutting channels of it needs the heads' bookkeeping, which is granularity Head's."""
-    for name, module in model.named_modules():
-        if any(hasattr(module, name) for name in ("num_heads", "num_attention_heads", "n_heads")):
-            raise MethodRefused(
-                f"{name} is an attention layer ({type(module).__name__}): channels of attention are not pruned in this version",
-                hint="prune a convolutional model, or leave this stage out",
-                field=f"{field}.granularity",
-            )
+def _prune(graph: Any, steps: list[Any]) -> None:
+    graph.load_pruning_history([tuple(step) for step in steps])

@@ -1,18 +1,28 @@
-"""L1: a channel is worth the mean absolute value of all weights that go with it.
+"""L1: worth is the absolute value of the weights.
 
-H. Li et al., Pruning Filters for Efficient ConvNets, 2017, https://arxiv.org/abs/1608.08710; over coupled layers as in
-G. Fang et al., DepGraph, 2023, https://arxiv.org/abs/2301.12900.
+H. Li et al., Pruning Filters for Efficient ConvNets, 2017, https://arxiv.org/abs/1608.08710; for single weights: S. Han et al.,
+Learning both Weights and Connections, 2015, https://arxiv.org/abs/1506.02626.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 
-NEEDS_GRADIENTS = False
+from kompress_jobs.importances import Evidence, Part, combined, total
+
+EVIDENCE = Evidence.NONE
 
 
-def build() -> Callable[..., torch.Tensor]:
-    """A Torch-Pruning importance: group of coupled layers -> worth of each channel, (channels,)."""
-    import torch_pruning
+def weights(weight: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+    """Of every single weight."""
+    return weight.abs()
 
-    return torch_pruning.importance.GroupMagnitudeImportance(p=1)  # type: ignore[no-any-return]
+
+def units(parts: Sequence[Part]) -> torch.Tensor:
+    """Of channels or heads, (units,)."""
+    return combined(parts, weights)
+
+
+def block(parts: Sequence[Part]) -> float:
+    """Of a whole layer of the model."""
+    return total(parts, weights)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -44,6 +45,7 @@ def render(report: Report, run_url: str = "") -> str:
             ),
             certain=[change.label for change in changes if change.certain and change.after < change.before],
             measured=measured(report),
+            cuts=[(stage.name, cuts(stage.details), stage.details.get("search")) for stage in report.stages if "layers" in stage.details],
             run_url=run_url,
             spec=pretty(report.spec.dump()),
             unit=unit,
@@ -91,6 +93,20 @@ def measured(report: Report) -> list[tuple[str, list[tuple[str, float, float | N
         if not name.startswith(BASELINE_PREFIX) and BASELINE_PREFIX + name in figures
     ]
     return [("On the target", rows)]
+
+
+def cuts(details: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What pruning took of each layer, why, and what a cut of it alone would have cost: (layer, units, why, cost)."""
+    costs = details.get("sensitivity", {}).get("layers", {})
+    return [
+        (
+            entry["layer"],
+            f"{entry['before']} → {entry['now']}" if "now" in entry else "",
+            entry["why"],
+            ", ".join(f"{row['ratio']:.0%}: {row.get('accuracy', row['loss']):.3f}" for row in costs.get(entry["layer"], [])),
+        )
+        for entry in details["layers"]
+    ]
 
 
 def pretty(value: object) -> str:

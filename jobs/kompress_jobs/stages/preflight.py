@@ -21,7 +21,7 @@ from kompress_jobs.data import Data
 from kompress_jobs.fingerprint import Fingerprint, fingerprint, resolve
 from kompress_jobs.hardware import hardware_of
 from kompress_jobs.plan import Plan, PlannedData, PlannedStage, plan_key
-from kompress_jobs.rehearsal import Forecast
+from kompress_jobs.rehearsal import Forecast, Sizes
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import PREFLIGHT_PATIENCE, Store, open_store, prove_conditional
 from kompress_jobs.tracking.events import Events
@@ -101,7 +101,8 @@ def plan(
                 key=forecast_keys[entry.name],
                 hit=committed(store, forecast_keys[entry.name]),
                 figures=figures(forecasts[entry.name]),
-                exact=forecasts[entry.name].exact,
+                low={} if forecasts[entry.name].exact else figures(forecasts[entry.name].low),
+                high={} if forecasts[entry.name].exact else figures(forecasts[entry.name].high),
             )
             for entry in spec.stages
         ],
@@ -128,10 +129,6 @@ def committed(store: Store, key: str) -> bool:
         return False
 
 
-def figures(forecast: Forecast) -> dict[str, float]:
+def figures(sizes: Sizes) -> dict[str, float]:
     """Under the names that figures have everywhere."""
-    return {
-        "parameters": float(forecast.parameters),
-        "macs": float(forecast.macs),
-        "modelSizeBytes": float(forecast.model_size_bytes),
-    }
+    return {"parameters": float(sizes.parameters), "macs": float(sizes.macs), "modelSizeBytes": float(sizes.model_size_bytes)}

@@ -1,28 +1,30 @@
 """prune: remove what matters least, and train in between. What is removed is the granularity's business (`granularities/`),
-what matters the importance's (`importances/`)."""
+what matters the importance's (`importances/`), how far it goes a ratio's, a budget's or a search's (`pruning/`)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune, Scope
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, registry, structure
+from kompress_jobs import assemble
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, redescribed
-from kompress_jobs.rehearsal import Room
-from kompress_jobs.samples import move, place
-from kompress_jobs.training.batches import Batch
+from kompress_jobs.pruning import budget, search, sensitivity
+from kompress_jobs.pruning.calibration import Calibration
+from kompress_jobs.pruning.masks import Masked
+from kompress_jobs.pruning.recovery import Methods, Steps, Target, recovery_steps, share_epochs, worths_of
+from kompress_jobs.rehearsal import Bounds, Room
+from kompress_jobs.samples import place
+from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.objective import task_objective
-from kompress_jobs.training.order import Order
 from kompress_jobs.training.refusals import refuse
-from kompress_jobs.training.state import build_state
 
-CALIBRATION_BATCH = 64
-"""Samples of a calibration batch where there is no recovery that says."""
+PATTERN_RATIO = 0.5
+"""Of granularity NM."""
 
 
 def run(context: StageContext) -> StageOutput:
@@ -32,68 +34,73 @@ def run(context: StageContext) -> StageOutput:
     assert isinstance(spec, Prune)
     bench = Bench(context)
     refuse(spec, field=bench.field())
-    granularity = registry.load("granularities", spec.granularity, field=bench.field("granularity"))
-    importance = registry.load("importances", spec.importance, field=bench.field("importance"))
+    methods = Methods.of(spec, field=bench.field())
     found = bench.take("model", "Keep")
     found.model.requires_grad_(True)
     before = bench.measure(found)
-    sample = place(found.description.preprocessing.sample(), context.device)
-    head = structure.head_of(found.model, sample)
-    pruner = granularity.Pruner(found.model, sample, importance.build(), spec, head, field=bench.field())
+    details: dict[str, Any] = {}
+    if spec.sensitivity:
+        details["sensitivity"] = sensitivity.measure(bench, found, spec, methods)
     saved = bench.checkpoints.newest()
-    start = saved.stage["step"] if saved else 0
-    if saved:
-        pruner.restore(saved.stage["change"], start + 1)
-
-    epochs = share_epochs(spec.recovery.epochs if spec.recovery else 0, spec.iterative_steps)
-    batch_size = spec.recovery.batch_size if spec.recovery else 1
-    lengths = [Order(len(bench.data.train), batch_size, count, 0).steps for count in epochs]
-    for step in range(start, spec.iterative_steps):
-        resumed = saved if saved and step == start else None
-        if resumed is None:
-            if importance.NEEDS_GRADIENTS:
-                fill_gradients(bench, found, spec)
-            pruner.step()
-        if spec.recovery is None or not epochs[step]:
-            continue
-        state = build_state(found.model, spec.recovery)
-        if resumed:
-            bench.checkpoints.restore(resumed, state)
-        memory = {"step": step, "change": pruner.change()}
-        progress: dict[str, Any] = {"first_step": sum(lengths[:step]), "all_steps": sum(lengths), "stage_memory": memory}
-        bench.train(bench.plan(found, spec.recovery, epochs[step], **progress), state)
-
-    details = {"channels": pruner.removed()}
+    ratio = fixed_ratio(spec)
+    if spec.search:
+        ratio, details["search"] = search.run(bench, found, spec, methods, saved)
+    first = search.trial_steps(bench, spec) if spec.search else 0
+    epochs = spec.recovery.epochs if spec.recovery else 0
+    steps = Steps(
+        bench,
+        spec,
+        methods,
+        share_epochs(epochs, spec.iterative_steps),
+        to_budget(bench, found, spec) if spec.constraints else lambda *_: ratio,
+        first_step=first,
+        all_steps=first + recovery_steps(bench, spec, epochs),
+        memory={"trials": details["search"]["trials"]} if spec.search else {},
+    )
+    pruner = steps.run(found, saved if saved and "trial" not in saved.stage else None)
+    if not spec.constraints:  # a budget may be kept already
+        pruner.refuse_untouched()
+    details |= {"removed": pruner.removed(), "ratio": steps.ratio, "layers": steps.layers}
+    if isinstance(pruner, Masked):
+        details["sparsity"] = pruner.sparsity()
+        context.events.metrics({"prune/sparsity": details["sparsity"]})
     pruned = redescribed(found, history=[*found.description.history, pruner.change()])
-    return bench.finish(pruned, before, details)
+    output = bench.finish(pruned, before, details)
+    warn(bench, found, spec, output)
+    return output
 
 
-def share_epochs(epochs: int, steps: int) -> list[int]:
-    """Epochs after each pruning step: the last gets at least half, the earlier ones share the rest, the first of them the odd ones."""
-    last = epochs if steps == 1 else math.ceil(epochs / 2)
-    others, odd = divmod(epochs - last, max(1, steps - 1))
-    return [others + (step < odd) for step in range(steps - 1)] + [last]
+def fixed_ratio(spec: Prune) -> float:
+    """The share that is to go where the manifest says it; 0 where a budget or a search finds it."""
+    return spec.pruning_ratio or spec.sparsity or (PATTERN_RATIO if spec.pattern else 0.0)
 
 
-def fill_gradients(bench: Bench, found: Loaded, spec: Prune) -> None:
-    """Collective: the loss's gradient over `calibrationBatches` batches of train, without augmentation, the same on every rank."""
-    settings = spec.recovery
-    size = settings.batch_size if settings else CALIBRATION_BATCH
-    order = Order(len(bench.data.train), size, 1, bench.input.seed)
-    learn = task_objective(bench.task, found.description.preprocessing, smoothing=0.0, weight=None)
-    model = found.model.eval()
-    model.zero_grad(set_to_none=True)
-    shuffled = order.shuffled(0)
-    for step in range(min(spec.calibration_batches, order.steps)):
-        indices = bench.gang.share(order.indices(step, shuffled))
-        samples, seen = bench.data.train.read(indices)
-        chosen = indices[seen]
-        if not len(chosen):
-            continue
-        batch = Batch(move(samples, bench.context.device), bench.data.train.labels[chosen].to(bench.context.device), chosen, 1.0)
-        with torch.enable_grad():
-            learn(model, batch).backward()
-    bench.gang.sum_gradients(model)
+def to_budget(bench: Bench, found: Loaded, spec: Prune) -> Target:
+    """Collective: the smallest ratio that keeps the budgets, found by rank 0: latency is that of its machine."""
+    assert spec.constraints is not None
+    wanted = budget.budgets(spec.constraints)
+    sample = place(found.description.preprocessing.sample(1), bench.context.device)
+
+    def target(pruner: Any, worths: Any) -> float:
+        ratio = 0.0
+        if bench.gang.rank == 0:
+            ratio = budget.smallest_ratio(pruner, worths, wanted, sample, spec.max_pruning_ratio, field=bench.field("constraints"))
+        return float(bench.gang.broadcast(ratio))
+
+    return target
+
+
+def warn(bench: Bench, found: Loaded, spec: Prune, output: StageOutput) -> None:
+    """Collective: say where the finished model has left what was asked for."""
+    events, constraints = bench.context.events, spec.constraints
+    if constraints and constraints.latency_ms and bench.context.device.type == "cpu":
+        latency = output.metrics["latencyP50Ms"]
+        if latency > constraints.latency_ms:
+            events.warning(f"measured again, the latency is {latency:.3g} ms, above {constraints.latency_ms:g}: the machine is noisy")
+    if spec.search:
+        accuracy, least = search.accuracy(bench, found), output.details["search"]["least"]
+        if accuracy < least:
+            events.warning(f"after the full recovery the validation accuracy is {accuracy:.4f}, below the {least:.4f} that the search kept")
 
 
 def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: str) -> Loaded:
@@ -101,24 +108,53 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     spec = stage.spec
     assert isinstance(spec, Prune)
     refuse(spec, field=field)
-    granularity = registry.load("granularities", spec.granularity, field=f"{field}.granularity")
-    importance = registry.load("importances", spec.importance, field=f"{field}.importance")
+    methods = Methods.of(spec, field=field)
     found = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
     found.model.requires_grad_(True)
-    sample = found.description.preprocessing.sample()
-    at_once = spec.model_copy(update={"iterative_steps": 1, "scope": Scope.LOCAL})
-    pruner = granularity.Pruner(found.model, sample, importance.build(), at_once, structure.head_of(found.model, sample), field=field)
+    pruner = methods.pruner(found, spec.model_copy(update={"scope": Scope.LOCAL}), field=field)
     learn = task_objective(room.task, found.description.preprocessing, smoothing=0.0, weight=None)
-    if importance.NEEDS_GRADIENTS:
-        with torch.enable_grad():
-            learn(found.model.eval(), room.batch()).backward()
-    pruner.step()
-    pruner.removed()
+    calibration = Calibration(lambda: [room.batch()], learn, Gang(0, 1, torch.device("cpu")))
+    worths = worths_of(pruner, calibration, methods.importance, room.seed)
+    ratio = fixed_ratio(spec) or spec.max_pruning_ratio / 2
+    wanted = sizes_wanted(spec)
+    if wanted:
+        sample = found.description.preprocessing.sample(1)
+        ratio = budget.smallest_ratio(pruner, worths, wanted, sample, spec.max_pruning_ratio, field=f"{field}.constraints")
+    pruner.apply(pruner.choose(worths, ratio))
+    if not spec.constraints:
+        pruner.refuse_untouched()
     if spec.recovery is not None:
         room.step(found, learn, field=field)
     return redescribed(found, history=[*found.description.history, pruner.change()])
 
 
-def is_exact(stage: Stage) -> bool:
-    """Whether the size of the result does not depend on the weights."""
-    return isinstance(stage.spec, Prune) and stage.spec.scope is Scope.LOCAL
+def sizes_wanted(spec: Prune) -> dict[str, float]:
+    """Budgets that a rehearsal can judge: latency is this machine's, and no stage's."""
+    found = budget.budgets(spec.constraints) if spec.constraints else {}
+    return {name: value for name, value in found.items() if name != "latencyP50Ms"}
+
+
+def bounds(stage: Stage, low: Loaded, high: Loaded, expected: Loaded, room: Room, *, exact: bool, field: str) -> Bounds:
+    """See `rehearsal`. What goes is bounded by limits and ratio alone, whatever the weights (`pruning.selection.extremes`).
+
+    A budget of sizes alone with scope Local finds the same ratio for any weights, so that the rehearsal's model is the result.
+    """
+    spec = stage.spec
+    assert isinstance(spec, Prune)
+    methods = Methods.of(spec, field=field)
+    wanted = sizes_wanted(spec)
+    latency = spec.constraints is not None and spec.constraints.latency_ms is not None
+    if exact and wanted and not latency and spec.scope is Scope.LOCAL:
+        return Bounds(expected, expected)
+    ratio = fixed_ratio(spec)
+    span = (ratio, ratio) if ratio else (0.0, spec.max_pruning_ratio)
+
+    def extreme(found: Loaded, side: str) -> Loaded:
+        try:
+            pruner = methods.pruner(found, spec, field=field)
+        except MethodRefused:  # a stage above may already have left nothing to remove
+            return found
+        getattr(pruner, side)(*span, spec.iterative_steps)
+        return redescribed(found, history=[*found.description.history, pruner.change()])
+
+    return Bounds(extreme(low, "at_most"), extreme(high, "at_least"), wanted)

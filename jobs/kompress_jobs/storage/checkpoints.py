@@ -3,6 +3,7 @@
     <output>/checkpoints/<key>/<uid>-<attempt>/step-N/...              the files that the ranks of one attempt wrote
     <output>/checkpoints/<key>/<uid>-<attempt>/step-N/parts/<id>.json  digests of the files that one rank uploaded
     <output>/checkpoints/<key>/<uid>-<attempt>/step-N/manifest.json    the commit, written last by rank 0
+    <output>/checkpoints/<key>/<uid>-notes/<name>.json                 small results that no attempt of the job need find again
 
 They lie under the stage key, so another attempt, or another job of the same work, goes on from them. Other attempts may add
 and remove checkpoints at any moment: what was listed may be gone when it is read.
@@ -10,10 +11,12 @@ and remove checkpoints at any moment: what was listed may be gone when it is rea
 
 import dataclasses
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -113,12 +116,24 @@ class CheckpointStore:
         self._prune()
         return Checkpoint(step, self.attempt, self.uid)
 
+    def note(self, name: str, content: Any) -> None:
+        """Keep a small result, as JSON, for the attempts of this job that may follow (rank 0)."""
+        self.store.write(join(self.base, f"{self.uid}-notes", f"{name}.json"), canonical_json(content))
+
+    def noted(self, name: str) -> Any:
+        """What an attempt of this job has noted under this name; None where none has."""
+        try:
+            return json.loads(self.store.read(join(self.base, f"{self.uid}-notes", f"{name}.json")))
+        except ArtifactMissing:
+            return None
+
     def remove_own(self) -> None:
-        """Remove the checkpoints of this job (all of its attempts), committed or not: its stage has its artifact."""
+        """Remove the checkpoints and notes of this job (all of its attempts), committed or not: its stage has its artifact."""
         for entry in self._committed():
             if entry.uid == self.uid:
                 self.store.delete([join(self.base, entry.folder, MANIFEST)])
-        for folder in {entry.folder.partition("/")[0] for entry in self._steps() if entry.uid == self.uid} | {f"{self.uid}-{self.attempt}"}:
+        own = {entry.folder.partition("/")[0] for entry in self._steps() if entry.uid == self.uid}
+        for folder in own | {f"{self.uid}-{self.attempt}", f"{self.uid}-notes"}:
             self.store.remove(join(self.base, folder) + "/")
 
     def _own(self, step: int) -> str:

@@ -34,17 +34,11 @@ FINE_TUNE: tuple[Row, ...] = (
     ("lora", lambda f: f.lora is not None, "leave it out"),
 )
 DISTILL: tuple[Row, ...] = (("keepLayers", lambda d: bool(d.keep_layers), "give a smaller student"),)
-PRUNE: tuple[Row, ...] = (
-    ("constraints", lambda p: p.constraints is not None, "give pruningRatio"),
-    ("search", lambda p: p.search is not None, "give pruningRatio"),
-    ("sensitivity", lambda p: p.sensitivity, "leave it out (false)"),
-)
 
 
 def refuse(spec: FineTune | Distill | Prune | Export | Training, *, field: str) -> None:
     """Raise MethodRefused for the first field of a stage that this version does not do; `field` is the path of the stage's kind."""
     if isinstance(spec, Prune):
-        _check(spec, PRUNE, field)
         if spec.recovery is not None:
             _check(spec.recovery, TRAINING, f"{field}.recovery")
         return

@@ -26,18 +26,28 @@ def read_plan(plan: PlanStatus) -> dict[str, Any] | None:
 
 
 def plan_table(spec: CompressionJobSpec, plan: PlanStatus, document: dict[str, Any] | None) -> Table:
-    """One row a stage; figures are those that can be told before it runs (`kompress_jobs/plan.py`)."""
+    """One row a stage; figures are those that can be told before it runs, with their range where the weights decide
+    (`kompress_jobs/plan.py`)."""
     table = Table("stage", "kind", "does", "key", box=SIMPLE_HEAD)
     for name in PREDICTED:
         table.add_column(FIGURES[name], justify="right")
-    planned = {entry["name"]: entry.get("figures", {}) for entry in (document or {}).get("stages", [])}
+    planned = {entry["name"]: entry for entry in (document or {}).get("stages", [])}
     if document is not None:
         table.add_row(SOURCE, "", "", str(document.get("sourceKey", ""))[:16], *_cells(document.get("source", {})))
     for stage in spec.stages:
         does = "reuse" if plan.hits.get(stage.name, False) else "run"
-        table.add_row(stage.name, stage.kind, does, plan.keys.get(stage.name, ""), *_cells(planned.get(stage.name, {})))
+        table.add_row(stage.name, stage.kind, does, plan.keys.get(stage.name, ""), *_predicted(planned.get(stage.name, {})))
     return table
 
 
 def _cells(figures: dict[str, float]) -> list[str]:
     return [number(name, figures.get(name)) for name in PREDICTED]
+
+
+def _predicted(entry: dict[str, Any]) -> list[str]:
+    """`5,000 (1,000 - 9,000)`: what is likely, and what it can't fall below or exceed."""
+    figures, low, high = (entry.get(name, {}) for name in ("figures", "low", "high"))
+    return [
+        f"{text} ({number(name, low[name])} - {number(name, high[name])})" if name in low else text
+        for name, text in zip(PREDICTED, _cells(figures), strict=True)
+    ]

@@ -117,6 +117,20 @@ def test_one_that_is_still_being_written_survives_the_commit_of_an_older_one(sto
     assert folders(store) == ["a-1/step-20", "a-1/step-40"]
 
 
+def test_what_an_attempt_noted_is_there_for_the_next_of_its_job_until_the_stage_ends(store: FileStore, save) -> None:
+    first, second, other = (CheckpointStore(store, KEY, uid, attempt) for uid, attempt in (("a", 1), ("a", 2), ("b", 1)))
+    first.note("search", [{"ratio": 0.5}])
+    save("a", 1, 10)
+    assert second.noted("search") == [{"ratio": 0.5}]
+    assert second.noted("another") is None
+    assert other.noted("search") is None
+    assert second.newest() == Checkpoint(10, 1, "a"), "a note is no checkpoint"
+    other.remove_own()
+    assert second.noted("search") == [{"ratio": 0.5}]
+    second.remove_own()
+    assert second.noted("search") is None and folders(store) == []
+
+
 def test_the_end_of_a_stage_removes_the_own_jobs_and_nobody_elses(store: FileStore, save) -> None:
     save("a", 1, 10)
     save("ab", 1, 10)

@@ -32,11 +32,6 @@ FINE_TUNE = {
 DISTILL = {
     "keepLayers": [1],
 }
-PRUNE: dict[str, dict[str, Any]] = {
-    "constraints": {"constraints": {"macs": 1}},
-    "search": {"search": {"maxDegradation": 0.1}},
-    "sensitivity": {"pruningRatio": 0.5, "sensitivity": True},
-}
 EXPORT: dict[str, dict[str, Any]] = {
     "formats[0].precision": {"formats": [{"type": "ONNX", "precision": "FP16"}]},
     "formats[0].dynamicBatch": {"formats": [{"type": "ONNX", "dynamicBatch": False}], "targets": [{"batchSizes": [1, 8]}]},
@@ -60,11 +55,7 @@ def test_training_fields_are_refused_by_name(model: type[Any], base: dict[str, A
         assert caught.value.hint
 
 
-def test_pruning_and_its_recovery_too() -> None:
-    for field, spec in PRUNE.items():
-        with pytest.raises(MethodRefused) as caught:
-            refusals.refuse(Prune.model_validate(spec), field="p")
-        assert caught.value.field == f"p.{field}"
+def test_a_recovery_too() -> None:
     recovery = {"pruningRatio": 0.5, "recovery": {"epochs": 1, "compile": True}}
     with pytest.raises(MethodRefused) as caught:
         refusals.refuse(Prune.model_validate(recovery), field="p")
@@ -79,6 +70,6 @@ def test_exports(field: str) -> None:
 
 
 def test_the_table_names_fields_of_the_api_only() -> None:
-    for model, rows in ((FineTune, refusals.TRAINING + refusals.FINE_TUNE), (Distill, refusals.DISTILL), (Prune, refusals.PRUNE)):
+    for model, rows in ((FineTune, refusals.TRAINING + refusals.FINE_TUNE), (Distill, refusals.DISTILL)):
         known = {field.alias for field in model.model_fields.values()}
         assert {row[0] for row in rows} <= known

@@ -1,5 +1,6 @@
 """The rehearsal finds in seconds what would fail after hours, and how large each stage's model will be."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from stage_contexts import build_context
 from kompress_api.errors import KompressError, LabelMismatch, MethodRefused, UnknownMethod, UnknownModel
 from kompress_api.job import CompressionJobSpec
 from kompress_jobs import bundle, engine
+from kompress_jobs.context import StageOutput
 from kompress_jobs.data import Data
 from kompress_jobs.rehearsal import Forecast, rehearse
 
@@ -37,8 +39,69 @@ def test_sizes_are_forecast_exactly_where_the_method_fixes_them(digits: Data, tm
     assert found["slim"].parameters == 4 * 9 + 8 + 4 * 8 * 9 + 16 + 90 == found["ship"].parameters
     assert found["source"].macs == 64 * 16 * 9 + 16 * 16 * 32 * 9 + 320
     assert all(entry.exact for entry in found.values())
-    unsure = {**SLIM, "prune": SLIM["prune"] | {"scope": "Global"}}  # type: ignore[operator]
-    assert not run(digits, tmp_path, [ADAPT, unsure])["slim"].exact
+
+
+UNSURE: list[tuple[str, dict[str, Any]]] = [
+    ("convolutional", {"pruningRatio": 0.5}),
+    ("convolutional", {"pruningRatio": 0.4, "roundTo": 4, "iterativeSteps": 3}),
+    ("residual", {"pruningRatio": 0.6, "scope": "Isomorphic", "maxPruningRatio": 0.7}),
+    ("convolutional", {"constraints": {"params": 2000}}),
+    ("convolutional", {"constraints": {"macs": 50_000}, "scope": "Isomorphic"}),
+    ("convolutional", {"search": {"maxDegradation": 1, "maxTrials": 2}, "scope": "Local"}),
+]
+
+
+@pytest.mark.parametrize(("name", "own"), UNSURE, ids=str)
+def test_where_the_weights_decide_the_range_holds_for_what_the_stage_makes(
+    name: str, own: dict[str, Any], digits: Data, tmp_path: Path, run_stage: Callable[..., StageOutput]
+) -> None:
+    slim, model = {"importance": "L1", "roundTo": 1} | own, {"source": f"python://tiny_models:{name}"}
+    tune = {"name": "tune", "fineTune": {"epochs": 1}}
+    found = run(digits, tmp_path, [{"name": "slim", "prune": slim}, tune], model=model)
+    assert not found["slim"].exact
+    made = run_stage({"prune": slim}, model=model).metrics
+    for forecast in (found["slim"], found["tune"]):
+        assert forecast.low.parameters <= made["parameters"] <= forecast.high.parameters
+        assert forecast.low.macs <= made["macs"] <= forecast.high.macs
+        assert forecast.low.model_size_bytes <= made["modelSizeBytes"] <= forecast.high.model_size_bytes
+        assert forecast.low.parameters <= forecast.parameters <= forecast.high.parameters
+    budget = own.get("constraints", {})
+    assert found["tune"].high.parameters <= budget.get("params", found["source"].parameters)
+    assert found["tune"].high.macs <= budget.get("macs", found["source"].macs)
+
+
+EXACT: list[tuple[str, dict[str, Any]]] = [
+    ("convolutional", {"pruningRatio": 0.5, "scope": "Local", "iterativeSteps": 3, "schedule": "Cubic"}),
+    ("convolutional", {"constraints": {"params": 2000}, "scope": "Local", "iterativeSteps": 2}),
+    ("convolutional", {"granularity": "Weight", "sparsity": 0.5}),
+    ("convolutional", {"granularity": "NM", "pattern": "2:4"}),
+    ("vit", {"granularity": "Head", "pruningRatio": 0.5, "scope": "Local"}),
+    ("residual", {"granularity": "Layer", "pruningRatio": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("name", "own"), EXACT, ids=str)
+def test_where_counts_decide_the_forecast_is_what_the_stage_makes(
+    name: str, own: dict[str, Any], digits: Data, tmp_path: Path, run_stage: Callable[..., StageOutput]
+) -> None:
+    slim, model = {"importance": "L1", "roundTo": 1} | own, {"source": f"python://tiny_models:{name}"}
+    found = run(digits, tmp_path, [{"name": "slim", "prune": slim}], model=model)["slim"]
+    made = run_stage({"prune": slim}, model=model).metrics
+    assert found.exact
+    assert (found.parameters, found.macs) == (made["parameters"], made["macs"])
+
+
+def test_a_second_pruning_starts_from_the_range_of_the_first(digits: Data, tmp_path: Path) -> None:
+    first = {"name": "first", "prune": {"importance": "L1", "roundTo": 1, "pruningRatio": 0.3}}
+    found = run(digits, tmp_path, [first, SLIM])
+    assert not found["slim"].exact
+    assert found["slim"].low.parameters < found["slim"].parameters < found["slim"].high.parameters < found["source"].parameters
+
+
+def test_a_budget_out_of_reach_is_refused_before_anything_runs(digits: Data, tmp_path: Path) -> None:
+    with pytest.raises(MethodRefused, match="parameters") as caught:
+        run(digits, tmp_path, [{"name": "slim", "prune": {"constraints": {"params": 50}, "importance": "L1"}}])
+    assert caught.value.field == "spec.stages[0].prune.constraints"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +119,12 @@ def test_sizes_are_forecast_exactly_where_the_method_fixes_them(digits: Data, tm
             UnknownModel,
             "spec.stages[1].distill.student.source",
         ),
-        ([ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "importance": "LAMP"}}], UnknownMethod, "spec.stages[1].prune.importance"),
+        ([ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "importance": "Loss"}}], MethodRefused, "spec.stages[1].prune.importance"),
+        (
+            [ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "granularity": "Head"}}],
+            MethodRefused,
+            "spec.stages[1].prune.granularity",
+        ),
         ([ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "roundTo": 64}}], MethodRefused, "spec.stages[1].prune.pruningRatio"),
         ([ADAPT, {"name": "b", "export": {"formats": [{"type": "OpenVINO"}]}}], UnknownMethod, "spec.stages[1].export.formats[0].type"),
         ([ADAPT, {"name": "b", "quantize": {"mode": "Dynamic"}}], UnknownMethod, "spec.stages[1].quantize"),

@@ -16,8 +16,11 @@ from safetensors import safe_open
 
 from kompress_api.errors import Interrupted
 from kompress_api.places import Output
+from kompress_jobs import bundle, engine
 from kompress_jobs.context import StageContext
-from kompress_jobs.granularities import channel
+from kompress_jobs.granularities import channel, weight
+from kompress_jobs.pruning import search
+from kompress_jobs.pruning.selection import Choice
 from kompress_jobs.stages import prune
 from kompress_jobs.storage.store import open_store
 
@@ -135,21 +138,83 @@ def test_checkpoints_are_committed_beside_the_loop_and_one_that_vanishes_gives_w
 def test_pruning_goes_on_in_the_middle_of_its_second_step(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     recovery = {"epochs": 2, "batchSize": 256, "learningRate": 1e-2}
     stage = {"prune": {"pruningRatio": 0.5, "iterativeSteps": 2, "roundTo": 4, "recovery": recovery}}
-    whole = prune.run(make_context(stage, scratch="whole"))
+    first = make_context(stage, scratch="whole")
+    whole = prune.run(first)
+    first.checkpoints.remove_own()  # as the worker does when the artifact is committed
     context = make_context(stage, scratch="stopped")
-    step = channel.Pruner.step
+    step = channel.Pruner.apply
     steps: list[int] = []
 
-    def stopping(self: channel.Pruner) -> None:
-        step(self)
+    def stopping(self: channel.Pruner, choice: Choice) -> None:
+        step(self, choice)
         steps.append(1)
         if len(steps) == 2:
             context.stop.request()
 
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr(channel.Pruner, "step", stopping)
+        patched.setattr(channel.Pruner, "apply", stopping)
         prune.run(context)
     resumed = prune.run(make_context(stage, scratch="resumed", attempt=2))
-    assert resumed.details["channels"] == whole.details["channels"]
+    assert resumed.details["removed"] == whole.details["removed"]
+    assert resumed.details["layers"] == whole.details["layers"]
     assert resumed.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-5)
     assert torch.isfinite(torch.tensor(resumed.metrics["loss"]))
+
+
+def test_zeros_are_zeros_again_when_gradual_pruning_goes_on(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    recovery = {"epochs": 2, "batchSize": 256, "learningRate": 1e-2}
+    own = {"granularity": "Weight", "importance": "L1", "sparsity": 0.8, "schedule": "Cubic"}
+    stage = {"prune": own | {"iterativeSteps": 2, "recovery": recovery}}
+    whole = prune.run(make_context(stage, scratch="whole"))
+    context = make_context(stage, scratch="stopped")
+    hold = weight.Pruner.hold
+
+    def stopping(self: weight.Pruner, optimizer: torch.optim.Optimizer) -> None:
+        hold(self, optimizer)
+        optimizer.register_step_post_hook(lambda *_: context.stop.request())
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(weight.Pruner, "hold", stopping)
+        prune.run(context)
+    resumed = prune.run(make_context(stage, scratch="resumed", attempt=2))
+    assert resumed.details["sparsity"] == whole.details["sparsity"] == pytest.approx(0.8, abs=1e-3)
+    assert resumed.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("when", "made_again"), [("between trials", 1), ("in the training of a trial", 2)])
+def test_a_search_goes_on_with_the_trials_that_it_has(
+    when: str, made_again: int, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recovery = {"epochs": 2, "batchSize": 256, "learningRate": 1e-2}
+    stage = {"prune": {"search": {"maxDegradation": 0.5, "maxTrials": 3}, "importance": "L1", "roundTo": 4, "recovery": recovery}}
+    first = make_context(stage, scratch="whole")
+    whole = prune.run(first)
+    first.checkpoints.remove_own()  # as the worker does when the artifact is committed
+    context = make_context(stage, scratch="stopped")
+    tell, measured, trained = search.tell, search.measured, []
+
+    def told(bench: engine.Bench, trials: list[search.Trial]) -> None:
+        tell(bench, trials)
+        if when == "between trials" and len(trials) == 3:
+            context.stop.request()
+
+    def held(self: channel.Pruner, optimizer: torch.optim.Optimizer) -> None:
+        trained.append(optimizer)
+        if when == "in the training of a trial" and len(trained) == 2:
+            context.stop.request()
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(search, "tell", told)
+        patched.setattr(channel.Pruner, "hold", held)
+        prune.run(context)
+    again: list[float] = []
+
+    def counting(bench: engine.Bench, found: bundle.Loaded, ratio: float) -> search.Trial:
+        again.append(ratio)
+        return measured(bench, found, ratio)
+
+    monkeypatch.setattr(search, "measured", counting)
+    resumed = prune.run(make_context(stage, scratch="resumed", attempt=2))
+    assert resumed.details["search"] == whole.details["search"]
+    assert again == [trial["ratio"] for trial in whole.details["search"]["trials"]][-made_again:], "the others were not made again"
+    assert resumed.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-5)

@@ -37,6 +37,24 @@ def per_class(zero: float, one: float) -> dict[str, dict[str, float]]:
     }
 
 
+PRUNED = {
+    "layers": [
+        {"layer": "layer1.conv1", "before": 64, "now": 24, "why": "the least worth of its scope went"},
+        {"layer": "fc", "why": "the head"},
+    ],
+    "sensitivity": {"loss": 0.1, "accuracy": 0.97, "layers": {"layer1.conv1": [{"ratio": 0.5, "loss": 0.3, "accuracy": 0.912}]}},
+    "search": {
+        "baseline": 0.97,
+        "least": 0.95,
+        "ratio": 0.45,
+        "trials": [
+            {"ratio": r, "accuracy": a, "parameters": p, "macs": p} for r, a, p in ((0.0, 0.97, 900), (0.45, 0.96, 400), (0.6, 0.7, 300))
+        ],
+        "front": [],
+    },
+}
+
+
 class Job:
     """A job whose stages have committed."""
 
@@ -107,7 +125,7 @@ def job(tmp_path) -> Job:
         {"accuracy": 0.97, "parameters": 1e6, "modelSizeBytes": 4e6, "source.accuracy": 0.1},
         {"intervals": interval, "perClass": per_class(0.97, 0.97), "samples": 200},
     )
-    made.commit("slim", {"accuracy": 0.96, "parameters": 3e5, "modelSizeBytes": 1.2e6}, {"intervals": {"accuracy": [0.95, 0.97]}})
+    made.commit("slim", {"accuracy": 0.96, "parameters": 3e5, "modelSizeBytes": 1.2e6}, {"intervals": {"accuracy": [0.95, 0.97]}} | PRUNED)
     described = {
         "labels": ["zero", "one"],
         "preprocessing": {"type": "image", "imageSize": 2, "channels": 1, "mean": [0.5], "std": [0.5]},
@@ -163,6 +181,9 @@ def test_the_page_stands_alone_and_shows_what_got_worse(job, tmp_path):
     assert "All 2 goals met" in page
     assert "Beyond doubt (95 % intervals apart): one &lt;b&gt;." in page, "a label is text, never markup"
     assert "<svg" in page
+    row = page[page.index("layer1.conv1") :]
+    assert re.search(r"64 → 24.*the least worth of its scope went.*50%: 0\.912", row, re.DOTALL), "what pruning took, why, and what it cost"
+    assert page.count("chosen") == 1, "of the models that a search tried"
     assert not re.search(r"<script|src=|<link|@import|url\(", page), "nothing is fetched and nothing runs"
     card = job.store.read("jobs/u-1/model-card.md").decode()
     assert "pipeline_tag: image-classification" in card
