@@ -34,9 +34,21 @@ def reconcile(observed: Observed, now: float) -> Decision:
     if verdict.course is Course.CLEAN_UP:
         actions = _clean_up(observed)
     if verdict.course is Course.START and verdict.starts:
+        if not _is_written(view):
+            return Decision(project(view, verdict, now), tuple(actions), 0.0)
         view, started = _start(view, verdict.starts, now)
         actions += started
     return Decision(project(view, verdict, now), tuple(actions), _requeue_after(view, verdict, now))
+
+
+def _is_written(view: View) -> bool:
+    """Whether the status that was observed holds each stage's state already.
+
+    Only then something is started. What a pass has just found out may rest on a status that is out of date (a stage that was suspended
+    meanwhile), and the write that would say so comes after the create.
+    """
+    written = {entry.name: entry.state for entry in view.observed.status.stages}
+    return all(entry.state is written.get(entry.name, StageState.PENDING) for entry in view.status.stages)
 
 
 def decide(view: View, now: float) -> tuple[View, Verdict]:

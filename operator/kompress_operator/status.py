@@ -93,6 +93,8 @@ def _running(view: View, verdict: Verdict) -> tuple[bool, str, str]:
             reason = Reason.PREFLIGHT
         names = ", ".join(f"{entry.name} (attempt {entry.attempts[-1].attempt})" for entry in running)
         return True, reason, f"{names}{''.join(waits)}"
+    if verdict.starts:
+        return True, verdict.reason, f"next: {', '.join(verdict.starts)}"
     backing_off = [entry for entry in view.status.stages if entry.state is StageState.BACKING_OFF]
     if backing_off:
         last = [(entry, newest(entry)) for entry in backing_off]

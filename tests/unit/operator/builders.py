@@ -1,5 +1,6 @@
 """Makers of `Observed`: a job of two stages (`adapt`, then `slim`) in the middle of its life; a test changes what it is about."""
 
+import dataclasses
 from typing import Any
 
 from kompress_api.contract import StageFailure, StageSuccess
@@ -7,6 +8,7 @@ from kompress_api.job import CompressionJobSpec
 from kompress_api.merge import merge
 from kompress_api.names import attempt_name
 from kompress_api.status import Attempt, CompressionJobStatus, Phase, PlanStatus, StageResult, StageState, StageStatus
+from kompress_operator.actions import Decision
 from kompress_operator.observed import Observed, ObservedAttempt, ObservedJob, ObservedPod
 from kompress_operator.reconcile import reconcile
 from kompress_operator.times import rfc3339
@@ -118,13 +120,22 @@ def crashed(index: int = 0, *, code: int = 1, at: float = 5, **failure: Any) -> 
     return pod(index, exit_code=code, finished_at=NOW - at, termination=StageFailure(**said))
 
 
+def decided(seen: Observed, now: float = NOW) -> Decision:
+    """What `reconcile` says; where it wants its status to be written before it starts something, what it says then."""
+    first = reconcile(seen, now)
+    if first.requeue_after != 0 or first.status == seen.status:
+        return first
+    then = reconcile(dataclasses.replace(seen, status=first.status), now)
+    return dataclasses.replace(then, actions=(*first.actions, *(action for action in then.actions if action not in first.actions)))
+
+
 def actions(seen: Observed, now: float = NOW) -> list[Any]:
     """What `reconcile` asks for."""
-    return list(reconcile(seen, now).actions)
+    return list(decided(seen, now).actions)
 
 
 def after(seen: Observed, stage: str, now: float = NOW) -> StageStatus:
-    """A stage's status after one pass."""
-    found = reconcile(seen, now).status.stage(stage)
+    """A stage's status after that."""
+    found = decided(seen, now).status.stage(stage)
     assert found is not None
     return found

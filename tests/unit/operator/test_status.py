@@ -3,13 +3,15 @@
 from kompress_api.status import Condition, StageState
 from kompress_operator.reconcile import reconcile
 from kompress_operator.times import epoch, rfc3339
-from unit.operator.builders import NOW, attempt, complete, crashed, entry, failed, job, observed, running, succeeded
+from unit.operator.builders import NOW, attempt, complete, crashed, decided, entry, failed, job, observed, running, succeeded
 
 
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     since = Condition(type="Running", status="True", reason="StageRunning", last_transition_time=rfc3339(NOW - 500))
     seen = observed(complete("adapt"), stages=(running("adapt"),), status={"conditions": [since]})
-    found = reconcile(seen, NOW).status.conditions[0]
+    between = reconcile(seen, NOW).status.conditions[0]
+    assert (between.message, between.last_transition_time) == ("next: slim", rfc3339(NOW - 500))
+    found = decided(seen).status.conditions[0]
     assert (found.message, found.last_transition_time) == ("slim (attempt 1)", rfc3339(NOW - 500))
     held = reconcile(observed(failed("adapt", 1, crashed()), stages=(running("adapt"),), status={"conditions": [since]}), NOW)
     assert (held.status.conditions[0].status, held.status.conditions[0].last_transition_time) == ("False", rfc3339(NOW))

@@ -1,9 +1,11 @@
 """Stages start when their inputs are there, in the order of the manifest, as many at once as is allowed."""
 
+import dataclasses
+
 from kompress_operator.actions import CreateAttempt, CreateRevision, CreateService
 from kompress_operator.reconcile import reconcile
 from kompress_operator.times import rfc3339
-from unit.operator.builders import NOW, actions, attempt, entry, fresh, job, observed, running, succeeded
+from unit.operator.builders import NOW, actions, attempt, complete, entry, fresh, job, observed, running, succeeded
 
 DIAMOND = [
     {"name": "adapt", "fineTune": {"strategy": "Full", "epochs": 1}},
@@ -56,3 +58,12 @@ def test_an_attempt_that_nobody_recorded_is_adopted_not_repeated() -> None:
 
 def test_a_service_that_someone_deleted_is_made_again_with_the_next_stage() -> None:
     assert actions(observed(service=False)) == [CreateService("flowers"), CreateAttempt("adapt", 1)]
+
+
+def test_what_rests_on_an_outcome_starts_once_the_outcome_is_written() -> None:
+    """The status that was read may be out of date: its stage was suspended meanwhile, and the write is refused; a pod would run already."""
+    seen = observed(complete("adapt"), stages=(running("adapt"),))
+    first = reconcile(seen, NOW)
+    assert (first.actions, first.requeue_after) == ((), 0)
+    written = dataclasses.replace(seen, status=first.status)
+    assert reconcile(written, NOW).actions == (CreateAttempt("slim", 1),)
