@@ -127,7 +127,7 @@ def test_a_budget_out_of_reach_is_refused_before_anything_runs(digits: Data, tmp
         ),
         ([ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "roundTo": 64}}], MethodRefused, "spec.stages[1].prune.pruningRatio"),
         ([ADAPT, {"name": "b", "export": {"formats": [{"type": "OpenVINO"}]}}], UnknownMethod, "spec.stages[1].export.formats[0].type"),
-        ([ADAPT, {"name": "b", "quantize": {"mode": "Dynamic"}}], UnknownMethod, "spec.stages[1].quantize"),
+        ([ADAPT, {"name": "b", "quantize": {"scheme": "FP8"}}], MethodRefused, "spec.stages[1].quantize.scheme"),
     ],
 )
 def test_what_can_not_work_is_refused_by_its_field(

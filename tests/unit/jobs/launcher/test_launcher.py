@@ -76,11 +76,11 @@ def test_an_error_of_a_rank_keeps_its_words_and_its_exit_code(launch, stage, tmp
     assert run.told.rank in (0, 1)
 
 
-def test_a_kind_without_a_module_is_refused_with_those_that_are_there(launch, stage):
-    run = launch(stage(kind="quantize", name="int8", stage={"name": "int8", "quantize": {"mode": "Dynamic"}}))
+def test_a_task_without_a_module_is_refused_with_those_that_are_there(launch, stage):
+    run = launch(stage(task="speech-recognition"))
     assert run.wait() == 78
     assert run.told.reason == "UnknownMethod"
-    assert "fine_tune" in run.told.message
+    assert "image_classification" in run.told.message
 
 
 def test_an_environment_without_a_stage_is_refused(launch, stage):

@@ -107,7 +107,7 @@ def test_an_empty_data_folder_is_unreadable_data(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "error", "field"),
     [
-        ({"stages": [{"name": "int8", "quantize": {"mode": "Dynamic"}}]}, UnknownMethod, "spec.stages[0].quantize"),
+        ({"task": "speech-recognition"}, UnknownMethod, "spec.task"),
         ({"stages": [{"name": "a", "fineTune": {"epochs": 1, "strategy": "LPFT"}}]}, UnknownMethod, "spec.stages[0].fineTune.strategy"),
         ({"model": {"source": "timm://resnet10q"}}, UnknownModel, "spec.model.source"),
         ({"dataset": {"format": "imagefolder"}}, DataUnreadable, "spec.dataset.source"),
