@@ -145,7 +145,7 @@ def test_a_student_bundle_with_other_labels_is_refused(digits: Data, tmp_path: P
     from kompress_jobs.stages import distill
 
     with pytest.raises(LabelMismatch, match="teacher"):
-        distill.require_one_label_map(found, other, field="spec.stages[1].distill")
+        distill.require_one_label_map([found], other, field="spec.stages[1].distill")
 
 
 def test_evaluation_that_is_not_built_is_refused(digits: Data, tmp_path: Path) -> None:

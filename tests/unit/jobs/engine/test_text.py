@@ -305,7 +305,6 @@ def test_a_pod_says_what_does_not_fit(make_context: MakeContext, bert: Path, sen
             {"name": "a", "prune": {"pruningRatio": 0.5, "recovery": {"epochs": 1, "augmentation": "Standard"}}},
             "spec.stages[0].prune.recovery.augmentation",
         ),
-        ({"name": "a", "prune": {"pruningRatio": 0.5}}, "spec.stages[0].prune.granularity"),
     ],
 )
 def test_what_has_no_meaning_for_texts_is_refused_before_anything_runs(
