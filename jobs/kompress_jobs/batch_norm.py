@@ -15,7 +15,7 @@ from kompress_api.errors import MethodRefused
 from kompress_jobs.data import Split
 from kompress_jobs.preprocessing import Preprocessing
 from kompress_jobs.samples import Inputs, move
-from kompress_jobs.structure import Change
+from kompress_jobs.structure import Change, run_watched
 from kompress_jobs.training.gang import Gang
 
 BATCH = 64
@@ -94,18 +94,13 @@ def pairs_of(model: nn.Module, sample: Inputs) -> list[list[str]]:
 
         return hook
 
-    hooks = []
+    hooks = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            hooks.append(module.register_forward_hook(remember(name)))
+            hooks[name] = remember(name)
         elif isinstance(module, _BatchNorm) and module.track_running_stats:
-            hooks.append(module.register_forward_hook(look(name)))
-    try:
-        with torch.no_grad():
-            model.eval()(*sample)
-    finally:
-        for hook in hooks:
-            hook.remove()
+            hooks[name] = look(name)
+    run_watched(model, sample, hooks)
     return found
 
 

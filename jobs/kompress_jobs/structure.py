@@ -4,7 +4,7 @@ A change is a JSON object with the key `change`: `head` (here), `fold_batch_norm
 (`granularities/<name>.py`), each with a function `replay`. Changes are replayed in order, before the weights are loaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,22 +38,24 @@ def head_of(model: nn.Module, sample: Inputs) -> str:
     Raises MethodRefused when there is none.
     """
     ran: list[str] = []
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: ran.append(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    ]
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    run_watched(model, sample, {name: lambda *_, name=name: ran.append(name) for name in layers})  # type: ignore[misc]
+    if not ran:
+        raise MethodRefused("the model has no Linear or Conv2d layer that could be its head", hint="use a model with one")
+    return ran[-1]
+
+
+def run_watched(model: nn.Module, sample: Inputs, hooks: Mapping[str, Callable[..., object]]) -> None:
+    """One forward pass in evaluation mode; the modules of these names call theirs as forward hooks: (module, given, gave)."""
+    handles = [model.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]
     training = model.training
     try:
         with torch.no_grad():
             model.eval()(*sample)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
         model.train(training)
-    if not ran:
-        raise MethodRefused("the model has no Linear or Conv2d layer that could be its head", hint="use a model with one")
-    return ran[-1]
 
 
 def with_head(model: nn.Module, name: str, outputs: int) -> nn.Module:

@@ -14,7 +14,7 @@ from kompress_jobs.importances import Evidence, Part
 from kompress_jobs.pruning.selection import Cut, build_layer
 from kompress_jobs.pruning.structural import Loss, Structural
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change
+from kompress_jobs.structure import Change, run_watched
 
 RANKS = ("block", "without")
 
@@ -106,15 +106,7 @@ def keeping_shape(model: nn.Module, sample: Inputs) -> set[str]:
         if given and isinstance(given[0], torch.Tensor) and isinstance(first, torch.Tensor) and given[0].shape == first.shape:
             found.add(name)
 
-    hooks = [
-        module.register_forward_hook(lambda _, given, gave, name=name: look(name, given, gave)) for name, module in model.named_modules()
-    ]
-    try:
-        with torch.no_grad():
-            model.eval()(*sample)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_watched(model, sample, {name: lambda _, given, gave, name=name: look(name, given, gave) for name, _ in model.named_modules()})
     return {name for name in found if ran[name] == 1}
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs.samples import Inputs
+from kompress_jobs.structure import run_watched
 
 
 class Taps:
@@ -65,13 +66,7 @@ def stages(model: nn.Module, sample: Inputs) -> list[str]:
 
         return hook
 
-    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
-    try:
-        with torch.no_grad():
-            model.eval()(*sample)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_watched(model, sample, {name: look(name) for name, _ in model.named_modules() if name})
     last: dict[int, str] = {}
     for name, shape in shapes.items():  # in the order in which they ended, so an outer one comes after what it holds
         last[shape[-1]] = name
