@@ -25,9 +25,9 @@ KNOCKS = 10
 """Requests that fail while S3 is away: each is tried again after a growing pause, so these are several tries of several requests."""
 
 
-def create(job: Job, **runtime: object) -> None:
-    """One stage of some hundred short steps, with an artifact of its own, and checkpoints all the time."""
-    training = {"epochs": 30, "batchSize": 16, "learningRate": 1e-3, "checkpoint": {"everySteps": 5}}
+def create(job: Job, epochs: int, **runtime: object) -> None:
+    """One stage of 90 short steps an epoch, with an artifact of its own, and checkpoints all the time."""
+    training = {"epochs": epochs, "batchSize": 16, "learningRate": 1e-3, "checkpoint": {"everySteps": 5}}
     job.create(
         model=MODEL,
         output={"uri": f"s3://{installation.BUCKET}/{job.namespace}"},
@@ -147,7 +147,7 @@ def away_from_the_operator(operator: Connection) -> dict[str, object]:
 def test_a_gang_survives_an_outage_an_eviction_a_kill_and_a_suspension_without_an_operator(operator: Connection, team: str) -> None:
     assert isinstance(operator, Cluster), "stopping the S3 server needs a cluster of `python -m testcluster`"
     job = Job(operator, team)
-    create(job, nodes=2, processesPerNode=1)
+    create(job, epochs=7, nodes=2, processesPerNode=1)
 
     pods = wait_until_it_trains(job, 1, pods=2)
     with s3_away(operator) as knocks:
@@ -187,7 +187,7 @@ def test_an_attempt_that_is_cut_off_and_runs_on_beside_its_successor_does_no_har
     assert isinstance(operator, Cluster), "failing a node needs a cluster of `python -m testcluster`"
     job = Job(operator, team)
     pod = {"terminationGracePeriodSeconds": 1, "affinity": away_from_the_operator(operator)}
-    create(job, nodes=1, podTemplate={"spec": pod})
+    create(job, epochs=10, nodes=1, podTemplate={"spec": pod})
 
     (lost,) = wait_until_it_trains(job, 1, pods=1)
     node = Node(int(lost["spec"]["nodeName"].removeprefix("node")))
