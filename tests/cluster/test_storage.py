@@ -91,6 +91,10 @@ class Wire:
             except OSError:
                 return
             with self.lock:
+                if self.listener is not listener:  # cut just now: a connection of that moment must not live on
+                    for end in (client, server):
+                        end.close()
+                    return
                 self.open |= {client, server}
             asked: list[bytes] = []
             threading.Thread(target=self._pump, args=(client, server, asked.append), daemon=True).start()
