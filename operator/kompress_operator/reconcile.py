@@ -97,8 +97,6 @@ def _fail_refused_report(view: View) -> View:
 
 
 def _requeue_after(view: View, verdict: Verdict, now: float) -> float | None:
-    if verdict.course in (Course.END, Course.REST, Course.CLEAN_UP):
-        alarms = [at for at in ALARMS[0](view, now) if at > now]
-    else:
-        alarms = [max(at, now) for policy in ALARMS for at in policy(view, now)]
-    return min(alarms) - now if alarms else None
+    """An alarm that is past was heard by this very pass: what it brings about is decided, or waits for something to change."""
+    policies = ALARMS[:1] if verdict.course in (Course.END, Course.REST, Course.CLEAN_UP) else ALARMS
+    return min((at - now for policy in policies for at in policy(view, now) if at > now), default=None)

@@ -11,7 +11,7 @@ from kompress_operator.observed import Observed, ObservedPod
 from kompress_operator.policies.classification import LAST_WORDS_SECONDS
 from kompress_operator.reconcile import reconcile
 from kompress_operator.times import rfc3339
-from unit.operator.builders import NOW, actions, after, attempt, crashed, entry, failed, observed, pod, running
+from unit.operator.builders import NOW, actions, after, attempt, crashed, entry, failed, job, observed, pod, running
 
 
 def outcome(*pods: object, **fields: object) -> Attempt:
@@ -134,3 +134,10 @@ def test_entries_of_the_past_stay_as_they_were() -> None:
     before = attempt(1, "ValueError", message="old")
     seen = observed(failed("adapt", 2, crashed()), stages=(entry("adapt", "Running", before, attempt(2)),))
     assert after(seen, "adapt").attempts[0] == before
+
+
+def test_the_pods_of_a_lost_node_keep_the_operator_waiting_and_not_busy() -> None:
+    """They stay until the node comes back; looked at again and again they would cost a core."""
+    lost = job("adapt", 1, deleting=NOW - 200, pods=(pod(0, delete_by=NOW - 100),))
+    decision = reconcile(observed(lost, job("adapt", 2), stages=(running("adapt", attempt(1, "NodeLost")),)), NOW)
+    assert decision.requeue_after is None or decision.requeue_after > 1
