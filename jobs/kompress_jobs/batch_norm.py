@@ -15,7 +15,7 @@ from kompress_api.errors import MethodRefused
 from kompress_jobs.data import Split
 from kompress_jobs.preprocessing import Preprocessing
 from kompress_jobs.samples import Inputs, move
-from kompress_jobs.structure import Change, run_watched
+from kompress_jobs.structure import Change, put, run_watched
 from kompress_jobs.training.gang import Gang
 
 BATCH = 64
@@ -108,15 +108,10 @@ def replay(model: nn.Module, change: Change, sample: Inputs) -> nn.Module:
     """Fold the same pairs again; the weights are loaded afterwards. What a norm does besides (timm's activation) stays."""
     for convolution, norm in change["pairs"]:
         old = model.get_submodule(norm)
-        _put(model, convolution, fuse_conv_bn_eval(model.get_submodule(convolution).eval(), old.eval()))
+        put(model, convolution, fuse_conv_bn_eval(model.get_submodule(convolution).eval(), old.eval()))
         rest = [getattr(old, name) for name in ("drop", "act") if isinstance(getattr(old, name, None), nn.Module)]
-        _put(model, norm, nn.Sequential(*rest) if rest else nn.Identity())
+        put(model, norm, nn.Sequential(*rest) if rest else nn.Identity())
     return model
-
-
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
 
 
 def _scores(outputs: Any) -> torch.Tensor:

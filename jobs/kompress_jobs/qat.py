@@ -5,11 +5,11 @@ The grid is the target engine's: weights signed bytes, symmetric, one scale a ch
 average. After training the rounding is taken away again; the weights have learned to bear it.
 """
 
-from fnmatch import fnmatchcase
-
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+
+from kompress_jobs.structure import is_within
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 MOMENTUM = 0.05
@@ -57,7 +57,7 @@ class RoundedInput(nn.Module):
 
 def prepare(model: nn.Module, ignore: list[str], *, per_channel: bool) -> list[str]:
     """Let layers round, in place; returns their names."""
-    names = [name for name, module in model.named_modules() if isinstance(module, LAYERS) and not is_ignored(name, ignore)]
+    names = [name for name, module in model.named_modules() if isinstance(module, LAYERS) and not is_within(name, ignore)]
     for name in names:
         layer = model.get_submodule(name)
         parametrize.register_parametrization(layer, "weight", RoundedWeight(per_channel=per_channel))
@@ -73,9 +73,3 @@ def remove(model: nn.Module, names: list[str]) -> None:
         layer.rounding.remove()  # type: ignore[operator, union-attr]
         del layer.rounding, layer.rounded_input
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-
-
-def is_ignored(name: str, globs: list[str]) -> bool:
-    """Whether a glob matches the module or one that holds it."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[: length + 1]), glob) for length in range(len(parts)) for glob in globs)

@@ -5,6 +5,7 @@ A change is a JSON object with the key `change`: `head` (here), `fold_batch_norm
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -70,6 +71,17 @@ def with_head(model: nn.Module, name: str, outputs: int) -> nn.Module:
         raise MethodRefused(f"the head {name} is a {type(old).__name__}, not a Linear or Conv2d", hint="use head: Keep")
     if not name:
         return new
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, new)
+    put(model, name, new)
     return model
+
+
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Another module in the place of the one of that name."""
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def is_within(name: str, globs: Sequence[str]) -> bool:
+    """Whether a glob matches the module or parameter, or a module that holds it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[: length + 1]), glob) for length in range(len(parts)) for glob in globs)

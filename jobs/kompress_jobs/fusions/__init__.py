@@ -72,6 +72,19 @@ def task_vectors(material: Material, name: str) -> list[torch.Tensor]:
     return [model[name].double() - material.base[name].double() for model in material.models]
 
 
+def add_up(material: Material, change: Callable[[str, int, torch.Tensor], torch.Tensor]) -> Tensors:
+    """base + scaling * sum of weight * `change(name, place of the model, its task vector)`."""
+
+    def one(name: str) -> torch.Tensor:
+        assert material.base is not None
+        moved = material.base[name].double()
+        for index, (vector, weight) in enumerate(zip(task_vectors(material, name), material.weights, strict=True)):
+            moved = moved + material.spec.scaling * weight * change(name, index, vector)
+        return moved
+
+    return assemble(material, one)
+
+
 def refuse_weights(spec: Fuse, *, field: str) -> None:
     """Raise MethodRefused when a method that treats all models alike is given weights."""
     for index, model in enumerate(spec.models):

@@ -9,7 +9,7 @@ import zlib
 import torch
 
 from kompress_api.stages.fuse import Fuse
-from kompress_jobs.fusions import Fused, Material, assemble, refuse_no_base, task_vectors
+from kompress_jobs.fusions import Fused, Material, add_up, refuse_no_base
 from kompress_jobs.training.order import mix
 
 PURPOSE = 4
@@ -21,15 +21,11 @@ def refuse(spec: Fuse, *, field: str) -> None:
 
 
 def fuse(material: Material) -> Fused:
-    def one(name: str) -> torch.Tensor:
-        assert material.base is not None
-        moved = material.base[name].double()
-        for index, (vector, weight) in enumerate(zip(task_vectors(material, name), material.weights, strict=True)):
-            generator = torch.Generator().manual_seed(mix(material.seed, PURPOSE, index, zlib.crc32(name.encode())))
-            moved = moved + material.spec.scaling * weight * dropped(vector, material.spec.density, generator)
-        return moved
+    def thinned(name: str, index: int, vector: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(mix(material.seed, PURPOSE, index, zlib.crc32(name.encode())))
+        return dropped(vector, material.spec.density, generator)
 
-    return Fused(assemble(material, one))
+    return Fused(add_up(material, thinned))
 
 
 def dropped(vector: torch.Tensor, density: float, generator: torch.Generator) -> torch.Tensor:

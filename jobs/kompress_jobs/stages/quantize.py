@@ -21,6 +21,7 @@ from kompress_jobs.measure.on_engine import arrays, real_inputs, score
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.quantizers import Recipe, recipe_of
 from kompress_jobs.rehearsal import Room
+from kompress_jobs.structure import is_within
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse as refuse_settings
 from kompress_jobs.training.state import build_state
@@ -122,7 +123,7 @@ def sensitivity(bench: Bench, found: Loaded, plain: Path, recipe: Recipe, quanti
 
     whole = loss([])
     layers = [name for name, module in found.model.named_modules() if isinstance(module, qat.LAYERS)]
-    gains = [{"layer": name, "lossSaved": whole - loss([name])} for name in layers if not qat.is_ignored(name, recipe["ignore"])]
+    gains = [{"layer": name, "lossSaved": whole - loss([name])} for name in layers if not is_within(name, recipe["ignore"])]
     return sorted(gains, key=lambda entry: -entry["lossSaved"])  # type: ignore[arg-type, operator]
 
 

@@ -4,12 +4,12 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.fine_tune import FineTune
-from kompress_jobs.strategies.full import is_frozen
+from kompress_jobs.structure import is_within
 
 
 def prepare(model: nn.Module, settings: FineTune, head: str, *, field: str) -> None:
     """Set `requires_grad`; `head` is the name of the layer that gives the outputs."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_((name == head or name.startswith(f"{head}.")) and not is_frozen(name, settings.frozen_modules))
+        parameter.requires_grad_((name == head or name.startswith(f"{head}.")) and not is_within(name, settings.frozen_modules))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise MethodRefused(f"the head {head} is among frozenModules", hint="leave it out", field=f"{field}.frozenModules")
