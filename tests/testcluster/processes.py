@@ -24,12 +24,16 @@ class ClusterError(Exception):
 
 
 def identity(pid: int) -> str | None:
-    """`pid start-time`, which no later process ever repeats; None when there is no such process (a zombie counts as none)."""
+    """`pid start-time`, which no later process ever repeats; None when there is no such process.
+
+    A zombie counts as none, once its last thread is gone: while others still end, their process holds its ports.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in "ZX" else f"{pid} {fields[19]}"
+    state, threads, started = fields[0], int(fields[17]), fields[19]
+    return None if state in "ZX" and threads <= 1 else f"{pid} {started}"
 
 
 def is_alive(recorded: str) -> bool:

@@ -37,7 +37,7 @@ def main() -> None:
     model = timm.create_model(name, num_classes=architecture["numClasses"], **architecture["arguments"])
     model.load_state_dict(weights)
     wrapped = DistributedDataParallel(model)
-    torch.optim.AdamW(wrapped.parameters(), lr=1e-3)
+    torch.optim.AdamW(wrapped.parameters(), lr=1e-3, fused=True)
     digits = importlib.metadata.distribution("scikit-learn")
     table = numpy.loadtxt(str(digits.locate_file("sklearn/datasets/data/digits.csv.gz")), delimiter=",")
     images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 8, 8)).float() / 16

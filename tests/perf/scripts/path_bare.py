@@ -75,7 +75,7 @@ def train(model: nn.Module, data: dict[str, Arrays], settings: dict[str, Any], e
     size = settings["batchSize"] // dist.get_world_size()
     loader = DataLoader(sampler.dataset, batch_size=size, sampler=sampler, drop_last=True)
     wrapped = DistributedDataParallel(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings["learningRate"], weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings["learningRate"], weight_decay=0.01, fused=True)
     steps = epochs * len(loader)
     warm = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
