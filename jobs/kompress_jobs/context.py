@@ -17,6 +17,7 @@ from kompress_jobs.tracking.events import Events
 if TYPE_CHECKING:
     import torch
 
+    from kompress_jobs.storage.artifacts import Manifest
     from kompress_jobs.storage.checkpoints import CheckpointStore
 
 __all__ = ["Events", "StageContext", "StageOutput", "StopSignal"]
@@ -79,6 +80,16 @@ class StageContext:
 
         Raises ArtifactMissing (also for `source`, which has no artifact: build `input.model`) and ArtifactCorrupt.
         """
+        return self._fetched(role)[0]
+
+    def told(self, role: str) -> "Manifest":
+        """What the stage that made an input told of it. Raises as `artifact`, which it calls."""
+        from kompress_jobs.storage.artifacts import Manifest
+
+        return Manifest.model_validate_json(self._fetched(role)[1].read_bytes())
+
+    def _fetched(self, role: str) -> tuple[Path, Path]:
+        """Folder and manifest of an input."""
         from kompress_jobs.storage import artifacts
         from kompress_jobs.storage.store import open_store
 
@@ -91,9 +102,9 @@ class StageContext:
         with folder.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
-                artifacts.fetch(open_store(self.input.output, "output"), entry.uri, entry.digest, folder)
-                done.touch()
-        return folder
+                commit = artifacts.fetch(open_store(self.input.output, "output"), entry.uri, entry.digest, folder)
+                done.write_text(commit.manifest.model_dump_json(by_alias=True))
+        return folder, done
 
 
 @dataclasses.dataclass

@@ -21,7 +21,7 @@ from kompress_operator.leader import Lease, lead
 from kompress_operator.metrics import Metrics
 from kompress_operator.queue import WorkQueue
 from kompress_operator.settings import InvalidSetting, Settings
-from kompress_operator.translation import Key
+from kompress_operator.translation import Key, worker_state
 
 logger = logging.getLogger("kompress")
 
@@ -145,6 +145,7 @@ def build_registry(controller: Controller, runtimes: bool) -> kopf.OperatorRegis
     """What kopf watches, and the one thing that an event does."""
     registry = kopf.OperatorRegistry()
     known: dict[str, Key] = {}
+    attempts: dict[str, Key] = {}
 
     @kopf.on.login(registry=registry)
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -166,10 +167,22 @@ def build_registry(controller: Controller, runtimes: bool) -> kopf.OperatorRegis
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def attempt_changed(event: Any, **_: Any) -> None:
         metadata = event["object"]["metadata"]
-        controller.health.heard("jobs", metadata["uid"], metadata["resourceVersion"], event["type"] == "DELETED")
+        deleted = event["type"] == "DELETED"
+        controller.health.heard("jobs", metadata["uid"], metadata["resourceVersion"], deleted)
         for owner in metadata.get("ownerReferences") or ():
             if owner.get("kind") == KIND:
-                controller.queue.add(Key(metadata["namespace"], owner["name"], owner["uid"]))
+                attempts[metadata["uid"]] = Key(metadata["namespace"], owner["name"], owner["uid"])
+                controller.queue.add(attempts[metadata["uid"]])
+        if deleted:
+            attempts.pop(metadata["uid"], None)
+
+    @kopf.on.event("v1", "pods", registry=registry)
+    async def pod_changed(event: Any, **_: Any) -> None:
+        """A pod whose container has ended says so two seconds before its Job does."""
+        if "terminated" in worker_state(event["object"]):
+            for owner in event["object"]["metadata"].get("ownerReferences") or ():
+                if owner["uid"] in attempts:
+                    controller.queue.add(attempts[owner["uid"]])
 
     if runtimes:
 
@@ -192,5 +205,6 @@ def build_kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     chosen.watching.connect_timeout = settings.request_seconds
     chosen.networking.request_timeout = settings.request_seconds
     chosen.networking.connect_timeout = settings.request_seconds
-    chosen.watching.label_selectors["batch", "v1", "jobs"] = f"{LABEL_MANAGED_BY}=kompress"
+    for resource in (("batch", "v1", "jobs"), ("v1", "pods")):
+        chosen.watching.label_selectors[resource] = f"{LABEL_MANAGED_BY}=kompress"
     return chosen

@@ -1,8 +1,7 @@
 """One CompressionJob as the cluster shows it: reads Kubernetes' objects, gives an `Observed`.
 
 The CompressionJob is read first and its Jobs after it, so that the Jobs are never older than the status; both come from the
-API server itself, not from a cache. Pods are only listed for an attempt that ended, has a failed pod, is being stopped, or is late,
-and whose outcome isn't recorded yet. What the objects say is put into our words by `translation.py`; what follows is not decided here.
+API server itself, not from a cache. Pods are not listed for an attempt that waits in a queue, or that has ended with its outcome recorded. What the objects say is put into our words by `translation.py`; what follows is not decided here.
 """
 
 import dataclasses
@@ -15,7 +14,6 @@ from kompress_api.runtime import RuntimeRef
 from kompress_api.status import CompressionJobStatus
 from kompress_operator.api import Api, Forbidden, Json, NotFound
 from kompress_operator.observed import Observed, ObservedAttempt, ObservedJob, ObservedPod, ObservedRuntime, Obstacle
-from kompress_operator.policies.start_deadline import LOOK_AGAIN_SECONDS
 from kompress_operator.translation import Key, build_attempt, build_job, build_pod, leftover, owned, taken
 
 CONTROLLER = "batch.kubernetes.io/controller-uid"
@@ -69,7 +67,7 @@ async def observe(api: Api, key: Key, now: float) -> Snapshot | None:
     async for item in api.pages(jobs_path(key.namespace), labelSelector=f"{LABEL_JOB}={key.name}"):
         if owned(item, key.uid):
             attempt = build_attempt(item)
-            pods = await _pods(api, key.namespace, attempt.uid) if needs_look(attempt, status, now) else None
+            pods = await _pods(api, key.namespace, attempt.uid) if needs_look(attempt, status) else None
             attempts.append(dataclasses.replace(attempt, pods=pods))
             seen.append(("jobs", attempt.uid, item["metadata"]["resourceVersion"]))
         elif leftover(item, key):
@@ -118,15 +116,8 @@ async def _pods(api: Api, namespace: str, job_uid: str) -> tuple[ObservedPod, ..
     return tuple(sorted(found, key=lambda pod: (pod.index, pod.name)))
 
 
-def needs_look(attempt: ObservedAttempt, status: CompressionJobStatus, now: float) -> bool:
+def needs_look(attempt: ObservedAttempt, status: CompressionJobStatus) -> bool:
     """Whether an attempt's pods must be asked."""
     entry = status.stage(attempt.stage)
     record = next((known for known in entry.attempts if known.attempt == attempt.attempt), None) if entry is not None else None
-    if attempt.deleting is not None and not attempt.ended:
-        return True
-    if record is not None and record.outcome:
-        return False
-    if attempt.ended or attempt.failed_pods or attempt.terminating:
-        return True
-    running = attempt.ready + attempt.succeeded
-    return not attempt.queued and running < attempt.nodes and now >= (attempt.started or attempt.created) + LOOK_AGAIN_SECONDS
+    return (not attempt.queued or attempt.deleting is not None) and (not attempt.ended or record is None or not record.outcome)

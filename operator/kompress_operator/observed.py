@@ -63,7 +63,7 @@ class ObservedPod:
     delete_by: float | None = None
     """It is being deleted and should be gone by then."""
     exit_code: int | None = None
-    """None while it has not ended, or ended without one (node lost)."""
+    """None while its container has not ended, or ended without one (node lost). 0 is known before the pod itself has `ended`."""
     oom: bool = False
     """The container was killed for its memory."""
     finished_at: float | None = None
@@ -108,12 +108,17 @@ class ObservedAttempt:
     message: str = ""
     """What its controller says about the failure."""
     pods: tuple[ObservedPod, ...] | None = None
-    """None: nobody looked, as the attempt has neither ended nor is it late."""
+    """None: nobody looked, as the attempt waits in a queue, or has ended with its outcome recorded."""
 
     @property
     def ended(self) -> bool:
-        """No pod of it runs."""
-        return self.complete or self.failed
+        """No container of it runs."""
+        return self.done or self.failed
+
+    @property
+    def done(self) -> bool:
+        """All its containers ended well: known up to two seconds before the Job's controller and the kubelet have called it complete."""
+        return self.complete or len({pod.index for pod in self.pods or () if pod.exit_code == 0}) >= self.nodes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ def _phase(view: View, verdict: Verdict) -> Phase:
 
 
 def _conditions(view: View, verdict: Verdict, now: float) -> list[Condition]:
-    said: dict[ConditionType, tuple[bool, str, str]] = {"Running": _running(view, verdict)}
+    said: dict[ConditionType, tuple[bool, str, str]] = {"Running": _running(view, verdict, now)}
     if verdict.course is Course.SUSPEND:
         stopping = any(not job.ended for job in view.observed.attempts)
         said["Suspended"] = (not stopping, Reason.SUSPENDED, verdict.message)
@@ -75,7 +75,7 @@ def _condition(view: View, kind: ConditionType, holds: bool, reason: str, messag
     )
 
 
-def _running(view: View, verdict: Verdict) -> tuple[bool, str, str]:
+def _running(view: View, verdict: Verdict, now: float) -> tuple[bool, str, str]:
     if verdict.course in (Course.END, Course.SUSPEND):
         return False, verdict.reason, ""
     running = [entry for entry in view.status.stages if entry.state is StageState.RUNNING]
@@ -83,7 +83,7 @@ def _running(view: View, verdict: Verdict) -> tuple[bool, str, str]:
         return bool(running), verdict.reason, verdict.message
     if running:
         jobs = [job for entry in running for job in view.jobs_of(entry.name) if job.attempt == entry.attempts[-1].attempt]
-        waits = [f"; {job.name} waits: {what_it_waits_for(job)[1]}" for job in jobs if late(job) and job.pods]
+        waits = [f"; {job.name} waits: {what_it_waits_for(job)[1]}" for job in jobs if late(job, now) and job.pods]
         if jobs and all(job.queued for job in jobs):
             return True, Reason.QUEUED, MEANING[Reason.QUEUED]
         reason = Reason.STAGE_RUNNING

@@ -107,9 +107,10 @@ def build_pod(item: Json) -> ObservedPod:
     """A pod, as far as its container `worker` goes; a failed init container speaks for one that never ran."""
     metadata, status = item["metadata"], item.get("status") or {}
     conditions = _conditions(status)
-    worker: Json = next((entry for entry in status.get("containerStatuses") or () if entry.get("name") == WORKER), {})
-    state = worker.get("state") or {}
-    ended = state.get("terminated") or _failed_init(status) if status.get("phase") in ("Succeeded", "Failed") else None
+    state = worker_state(item)
+    terminated = state.get("terminated")
+    over = status.get("phase") in ("Succeeded", "Failed")  # what a failure means, the conditions say that come with the phase
+    ended = terminated or _failed_init(status) if over else terminated if terminated and terminated.get("exitCode") == 0 else None
     unscheduled = _condition_false(status, "PodScheduled")
     waiting, why = _waiting(state, status, unscheduled)
     text = (ended or {}).get("message") or ""
@@ -132,6 +133,13 @@ def build_pod(item: Json) -> ObservedPod:
         termination=termination,
         last_words="" if termination is not None else text[-LAST_WORDS:] or str(status.get("message") or ""),
     )
+
+
+def worker_state(item: Json) -> Json:
+    """The state of a pod's container `worker`; empty before there is one."""
+    statuses = (item.get("status") or {}).get("containerStatuses") or ()
+    worker: Json = next((entry for entry in statuses if entry.get("name") == WORKER), {})
+    return worker.get("state") or {}
 
 
 def _conditions(status: Json) -> dict[str, Json]:

@@ -207,13 +207,13 @@ class Job:
 
         return eventually(f"the end of {stage} {attempt} is in the status", ended)
 
-    def end_pod(self, pod: dict[str, Any], code: int, message: dict[str, Any] | None, **terminated: Any) -> None:
-        """What a kubelet reports of a container that ended."""
+    def end_pod(self, pod: dict[str, Any], code: int, message: dict[str, Any] | None, phase: str = "", **terminated: Any) -> None:
+        """What a kubelet reports of a container that ended; in its first word of it the pod is still `Running`."""
         ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "finishedAt": _now(), "startedAt": _now()} | terminated
         if message is not None:
             ended["message"] = json.dumps(message)
         worker = {"name": "worker", "state": {"terminated": ended}, "ready": False, "restartCount": 0, "image": "x", "imageID": "x"}
-        status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [worker]}
+        status = {"phase": phase or ("Failed" if code else "Succeeded"), "containerStatuses": [worker]}
         self._patch_pod(pod, {"status": status})
 
     def run_pod(self, pod: dict[str, Any]) -> None:
@@ -229,15 +229,15 @@ class Job:
         status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [worker]}
         self._patch_pod(pod, {"status": status})
 
-    def succeed(self, stage: str, attempt: int = 1, **said: Any) -> None:
-        """All pods of an attempt end well, and rank 0's says what it made."""
+    def succeed(self, stage: str, attempt: int = 1, phase: str = "", **said: Any) -> None:
+        """All pods of an attempt end well, and rank 0's says what it made; `phase` as in `end_pod`."""
         usual: dict[str, Any] = {"artifact": f"s3://models/flowers/artifacts/{stage}", "digest": f"sha256:{stage}", "key": stage}
         if stage == "preflight":
             usual = {"plan": "s3://models/flowers/jobs/plan.json", "parentRunId": "run", "keys": {}, "hits": {}}
         if stage == "report":
             usual = {"report": "s3://models/flowers/report.html"}
         for index, pod in enumerate(self.wait_for_attempt(stage, attempt)):
-            self.end_pod(pod, 0, {"outcome": "Succeeded", **usual, **said} if index == 0 else None)
+            self.end_pod(pod, 0, {"outcome": "Succeeded", **usual, **said} if index == 0 else None, phase)
 
     def fail(self, stage: str, attempt: int = 1, code: int = 1, **said: Any) -> None:
         """Rank 0's pod ends with an error and says why."""

@@ -193,7 +193,7 @@ NEEDED = {
     ("patch", "compressionjobs.kompress.io/status"),
     *((verb, "jobs.batch") for verb in ("get", "list", "watch", "create", "delete")),
     *((verb, "services") for verb in ("get", "create", "delete")),
-    ("list", "pods"),
+    *((verb, "pods") for verb in ("list", "watch")),
     *((verb, "controllerrevisions.apps") for verb in ("get", "create")),
     ("create", "events.events.k8s.io"),
 }

@@ -91,6 +91,15 @@ def test_a_preflight_that_fails_for_good_ends_the_job_before_any_training_pod(jo
     assert job.attempts() == {"preflight-1"}
 
 
+def test_the_next_stage_starts_as_soon_as_the_containers_have_ended(job: Job) -> None:
+    """Kubelet and Job controller take two more seconds until a Job is complete: each stage of a job would wait for nothing."""
+    job.create()
+    job.succeed("preflight", phase="Running")
+    job.wait_for_attempt("adapt", 1)
+    assert job.stage("preflight")["state"] == "Succeeded"
+    assert "completionTime" not in job.get("job", f"{job.name}-preflight-1")["status"]
+
+
 def test_a_gang_restarts_as_a_whole_and_the_first_error_is_named_even_if_its_pod_ends_last(job: Job) -> None:
     job.create(stages=[{"name": "adapt", "fineTune": {"strategy": "Full", "epochs": 1}, "runtime": {"nodes": 2}}])
     job.succeed("preflight")

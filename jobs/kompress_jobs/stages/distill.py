@@ -42,7 +42,7 @@ def run(context: StageContext) -> StageOutput:
     teachers = [bench.take(f"teacher{index}", "Keep") for index in range(len(spec.teachers))]
     student = take_student(bench, spec)
     require_one_label_map(teachers, student, field=bench.field())
-    before = bench.measure(teachers[0])
+    before = bench.before("teacher0", teachers[0])
     warn_of_size(bench, teachers, student)
     student.model.requires_grad_(True)
     weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), context.device)

@@ -49,7 +49,7 @@ def run(context: StageContext) -> StageOutput:
     exporters = {form.type: registry.load("exporters", form.type, field=bench.field("formats")) for form in spec.formats}
     models = {role: bench.take(role, "Keep") for role in ("model", "baseline")}
     refuse_recipe(spec, exporters, models["model"], field=bench.field())
-    measured = {role: bench.measure(found) for role, found in models.items()}
+    measured = {role: bench.before(role, found) for role, found in models.items()}
     output, stopped = StageOutput(), False
     if bench.gang.rank == 0:
         try:

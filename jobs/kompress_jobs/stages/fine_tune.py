@@ -23,7 +23,7 @@ def run(context: StageContext) -> StageOutput:
     bench = Bench(context)
     refuse(spec, field=bench.field())
     found = bench.take("model", spec.head)
-    before = bench.measure(found)
+    before = bench.before("model", found)
     freeze(found, spec, field=bench.field())
     state = build_state(found.model, spec)
     saved = bench.checkpoints.newest()

@@ -29,7 +29,7 @@ def run(context: StageContext) -> StageOutput:
     models = [bench.take(f"model{index}", "Keep") for index in range(len(spec.models))]
     base = bench.take("base", "Keep") if spec.base is not None else None
     require_alike(models, base, spec, field=bench.field())
-    before = bench.measure(models[0])
+    before = bench.before("model0", models[0])
     details: dict[str, Any] = {}
     if spec.method is FuseMethod.ENSEMBLE:
         found = ensemble.gather(models, learned=spec.head == "Learned")

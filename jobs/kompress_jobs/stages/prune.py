@@ -37,7 +37,7 @@ def run(context: StageContext) -> StageOutput:
     methods = Methods.of(spec, field=bench.field())
     found = bench.take("model", "Keep")
     found.model.requires_grad_(True)
-    before = bench.measure(found)
+    before = bench.before("model", found)
     details: dict[str, Any] = {}
     if spec.sensitivity:
         details["sensitivity"] = sensitivity.measure(bench, found, spec, methods)

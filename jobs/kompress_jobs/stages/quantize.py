@@ -41,10 +41,10 @@ def run(context: StageContext) -> StageOutput:
     bench = Bench(context)
     refuse(spec, samples=len(bench.data.train), field=bench.field())
     found = bench.take("model", "Keep")
-    before = bench.measure(found)
+    before = bench.before("model", found)
     if spec.training is not None:
         train(bench, spec, found)
-    floats = bench.measure(found)
+    floats = bench.measure(found) if spec.training is not None else before
     recipe, values, details, stopped = None, {}, {}, False
     if bench.gang.rank == 0:
         try:

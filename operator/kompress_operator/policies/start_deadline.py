@@ -16,14 +16,14 @@ IMAGE_REASONS = frozenset(
     {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable", "ImageInspectError"}
 )
 LOOK_AGAIN_SECONDS = 15.0
-"""How often a late attempt's pods are looked at, for what they wait for."""
+"""How often a starting attempt's pods are looked at, for what they wait for."""
 
 
 def start_deadline(running: Running, now: float) -> End | None:
     """ImagePullBackOff, Unschedulable or StartupDeadlineExceeded."""
     job = running.job
     at = deadline_at(running.view, job) if job is not None else None
-    if job is None or at is None or now < at or not late(job):
+    if job is None or at is None or now < at or not starting(job):
         return None
     pod = next((pod for pod in job.pods or () if not pod.started and pod.waiting), None)
     reason, waits = what_it_waits_for(job)
@@ -43,7 +43,12 @@ def deadline_at(view: View, job: ObservedAttempt) -> float | None:
     return job.started + view.merged.startup_deadline_seconds
 
 
-def late(job: ObservedAttempt) -> bool:
+def late(job: ObservedAttempt, now: float) -> bool:
+    """Whether pods are missing for so long that people want to know what for."""
+    return starting(job) and now >= (job.started or job.created) + LOOK_AGAIN_SECONDS
+
+
+def starting(job: ObservedAttempt) -> bool:
     """Whether pods are missing that have never run."""
     if job.ended or job.failed_pods or job.queued or job.ready + job.succeeded >= job.nodes:
         return False
@@ -70,7 +75,7 @@ def alarms(view: View, now: float) -> Iterator[float]:
     """When an attempt is late for good, and before that, when to look what it waits for."""
     for entry in view.status.stages:
         for job in view.jobs_of(entry.name):
-            if entry.state is StageState.RUNNING and job.attempt == entry.attempts[-1].attempt and late(job):
+            if entry.state is StageState.RUNNING and job.attempt == entry.attempts[-1].attempt and starting(job):
                 yield now + LOOK_AGAIN_SECONDS
                 if (at := deadline_at(view, job)) is not None:
                     yield at

@@ -9,7 +9,7 @@ from kompress_operator.policies.verdict import End, Running
 def succeeded(running: Running, now: float) -> End | None:
     """Succeeded, ReuseMissed, or ProcessFailed where no result was left (the next attempt finds the commit)."""
     job = running.job
-    if job is None or not job.complete:
+    if job is None or not job.done:
         return None
     told = [pod.termination for pod in sorted(job.pods or (), key=lambda pod: pod.index)]
     success = next((message for message in told if isinstance(message, StageSuccess)), None)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kompress_api.contract import StageFailure
+from kompress_api.contract import StageFailure, StageSuccess
 from kompress_api.reasons import Reason
 from kompress_operator.translation import Key, build_attempt, build_pod, taken
 
@@ -74,6 +74,18 @@ def test_the_termination_message_of_the_worker() -> None:
     found = build_pod(pod({"phase": "Failed", **worker(terminated=ended)}))
     assert isinstance(found.termination, StageFailure)
     assert (found.termination.rank, found.exit_code, found.finished_at, found.index) == (3, 70, NOW, 1)
+
+
+def test_a_container_that_ended_well_counts_before_the_kubelet_has_ended_the_pod() -> None:
+    message = '{"outcome":"Succeeded","artifact":"s3://b/a","digest":"sha256:a","key":"ab"}'
+    found = build_pod(pod({"phase": "Running", **worker(terminated={"exitCode": 0, "finishedAt": TIME, "message": message})}))
+    assert isinstance(found.termination, StageSuccess)
+    assert (found.exit_code, found.ended) == (0, False)
+
+
+def test_what_an_exit_code_means_is_not_said_before_the_pod_s_conditions_are_there() -> None:
+    found = build_pod(pod({"phase": "Running", **worker(terminated={"exitCode": 137, "finishedAt": TIME})}))
+    assert (found.exit_code, found.termination, found.ended) == (None, None, False)
 
 
 @pytest.mark.parametrize("text", ["Killed", '{"outcome": "Fai', '{"outcome":"Other"}', ""])

@@ -49,6 +49,12 @@ def test_what_is_waited_for_is_shown_long_before_the_deadline() -> None:
     assert decision.requeue_after == 15
 
 
+def test_what_every_pod_waits_for_at_first_is_not_worth_a_word() -> None:
+    waiting = pod(0, started=False, waiting="ErrImagePull", waiting_message="no such image")
+    decision = reconcile(observed(job("adapt", started=NOW - 5, ready=0, pods=(waiting,)), stages=(running("adapt"),)), NOW)
+    assert "no such image" not in decision.status.conditions[0].message
+
+
 def test_the_operator_comes_back_for_the_deadline() -> None:
     seen = observed(job("adapt", started=NOW - 590, ready=0, pods=(pod(0, started=False),)), stages=(running("adapt"),))
     assert reconcile(seen, NOW).requeue_after == 10

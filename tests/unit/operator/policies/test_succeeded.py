@@ -13,6 +13,14 @@ def test_the_result_is_what_rank_0_said_and_the_next_stage_starts() -> None:
     assert (result.artifact, result.metrics, result.mlflow_run_id) == ("s3://models/flowers/artifacts/adapt", {"accuracy": 0.9}, "run7")
 
 
+def test_the_next_stage_does_not_wait_until_the_job_is_called_complete() -> None:
+    first, second = complete("adapt").pods or (), (pod(1),)
+    half = job("adapt", nodes=2, ready=1, pods=first + second)
+    assert actions(observed(half, stages=(running("adapt"),))) == []
+    both = job("adapt", nodes=2, ready=1, pods=(*first, pod(1, exit_code=0)))
+    assert actions(observed(both, stages=(running("adapt"),))) == [CreateAttempt("slim", 1)]
+
+
 def test_success_without_a_result_is_a_failure() -> None:
     silent = job("adapt", complete=True, ready=0, pods=(pod(0, exit_code=0, finished_at=NOW - 1),))
     last = after(observed(silent, stages=(running("adapt"),)), "adapt").attempts[-1]

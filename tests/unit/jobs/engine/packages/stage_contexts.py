@@ -7,7 +7,8 @@ import torch
 
 from kompress_api.contract import Artifact, JobIdentity, StageInput
 from kompress_api.stages.stage import Stage
-from kompress_jobs.context import Events, StageContext, StopSignal
+from kompress_jobs.context import Events, StageContext, StageOutput, StopSignal
+from kompress_jobs.storage.artifacts import Manifest
 from kompress_jobs.storage.checkpoints import CheckpointStore
 from kompress_jobs.storage.store import open_store
 
@@ -24,9 +25,12 @@ def build_context(
     rank: int = 0,
     world_size: int = 1,
     attempt: int = 1,
+    told: StageOutput | None = None,
     **fields: Any,
 ) -> StageContext:
-    """`stage` is a stage as in a manifest; `inputs` maps a role to the folder of a bundle, or to None for spec.model."""
+    """`stage` is a stage as in a manifest; `inputs` maps a role to the folder of a bundle, or to None for spec.model; `told` is what
+    the stages that made those bundles said of them.
+    """
     parsed = Stage.model_validate({"name": "stage"} | stage)
     given = inputs if inputs is not None else {"model": None}
     artifacts = [
@@ -58,7 +62,9 @@ def build_context(
         if made is not None:  # as if fetched from the store, every byte checked
             if not (place / "inputs" / artifact.key).exists():
                 (place / "inputs" / artifact.key).symlink_to(made)
-            (place / "inputs" / f"{artifact.key}.done").touch()
+            said = {"metrics": told.metrics, "details": told.details} if told is not None else {}
+            manifest = Manifest.model_validate({"key": artifact.key, "folder": "uid-1", "files": []} | said)
+            (place / "inputs" / f"{artifact.key}.done").write_text(manifest.model_dump_json(by_alias=True))
     return StageContext(
         input=stage_input,
         rank=rank,
