@@ -1,7 +1,8 @@
 """One CompressionJob as the cluster shows it: reads Kubernetes' objects, gives an `Observed`.
 
 The CompressionJob is read first and its Jobs after it, so that the Jobs are never older than the status; both come from the
-API server itself, not from a cache. Pods are not listed for an attempt that waits in a queue, or that has ended with its outcome recorded. What the objects say is put into our words by `translation.py`; what follows is not decided here.
+API server itself, not from a cache. Pods are not listed for an attempt that waits in a queue, or that has ended with its outcome
+recorded. What the objects say is put into our words by `translation.py`; what follows is not decided here.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The same training, written by hand as PyTorch's DDP tutorial does, with the fused optimizer:  torchrun --nproc-per-node=2 loop_bare.py EPOCHS"""
+"""The same training, written by hand as in PyTorch's DDP tutorial, optimizer fused:  torchrun --nproc-per-node=2 loop_bare.py EPOCHS"""
 
 import sys
 import time
