@@ -74,9 +74,11 @@ def run(pod: Pod, stopping: threading.Event) -> tuple[StageSuccess | StageFailur
 
 def wait(workers: Workers, stopping: threading.Event) -> None:
     """Return when no worker runs any more; on SIGTERM workers get `STOP_SECONDS` for a checkpoint."""
-    while not stopping.wait(0.2):
-        if workers.finished.is_set():
-            return
+    while not workers.finished.wait(0.1):
+        if stopping.is_set():
+            break
+    else:
+        return
     log.info("asked to stop: passing it on to the workers")
     workers.stop()
     if workers.started.wait(START_STOP_SECONDS) and not workers.finished.wait(STOP_SECONDS):

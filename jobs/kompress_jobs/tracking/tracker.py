@@ -26,6 +26,8 @@ from kompress_jobs.tracking.spool import Batch, Spool, leave
 log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 30.0
+QUIET_START_SECONDS = 30.0
+"""How long the workers may have the processors to themselves."""
 FLUSH_SECONDS = {"FINISHED": 30.0, "FAILED": 15.0, "KILLED": 8.0}
 """How long the last metrics may take, by how the stage ended."""
 Message = StageSuccess | StageFailure | None
@@ -91,6 +93,7 @@ class Tracker:
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # importing MLflow must not slow the worker's start
+        self._wait_for_work()
         wait, machine = POLL_SECONDS, None
         while True:
             try:
@@ -117,6 +120,13 @@ class Tracker:
                 time.sleep(min(1.0, wait) * random.uniform(0.5, 1.0))
             else:
                 self._stopping.wait(wait * random.uniform(0.5, 1.0))
+
+    def _wait_for_work(self) -> None:
+        """Importing MLflow takes seconds of a core, which the workers' own imports need: it waits for their first step or figure."""
+        deadline = time.monotonic() + QUIET_START_SECONDS
+        while time.monotonic() < deadline and not any(event["type"] in ("progress", "metrics") for event in self._spool.rest()):
+            if self._stopping.wait(POLL_SECONDS):
+                return
 
     def _open(self) -> None:
         """Connect and find or make the run, once."""
