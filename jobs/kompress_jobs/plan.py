@@ -58,11 +58,12 @@ class PlannedStage(Model):
     hit: bool
     """A commit stands under it."""
     figures: dict[str, float] = {}
-    """What can be told of its model before it runs: parameters, macs, modelSizeBytes (of the weights in float32)."""
+    """What can be told before it runs: of its model parameters, macs, modelSizeBytes (of the weights in float32); of the stage
+    workerMemoryBytes (peak of one process, or of its GPU) and artifactBytes (its files)."""
     low: dict[str, float] = {}
-    """Where the weights decide (global pruning, a search): what the figures can't fall below. Empty: the figures are exact."""
+    """Of figures that are not exact (the weights decide: global pruning, a search; memory): what they won't fall below."""
     high: dict[str, float] = {}
-    """And what they can't exceed."""
+    """And what they won't exceed."""
 
 
 class Plan(Model):
