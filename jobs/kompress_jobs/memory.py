@@ -1,7 +1,7 @@
 """How much memory a stage's worker will take at its peak, and how large its artifact will be, told before anything runs.
 
 Of the process it is the resident size; where workers have GPUs, of the GPU. What is known: the weights of all models, the optimizer's
-state, what a sample leaves behind for the backward pass (counted by running two samples). What is not: how the allocator rounds, what a
+state, what a sample leaves behind for the backward pass (counted by running a few). What is not: how the allocator rounds, what a
 library takes for itself, how large an evaluation's intermediate results get. So a forecast is a span: `low` counts only what must be there
 at one moment, `high` all that may be there at the same time, once more as much for what is not known, and a reserve.
 """
@@ -23,7 +23,8 @@ from kompress_api.training import Optimizer, Parallelism, Precision, Training
 from kompress_jobs import reload
 from kompress_jobs.bundle import Loaded, weights_bytes
 from kompress_jobs.data import Data
-from kompress_jobs.samples import Clips, Samples, count, pick
+from kompress_jobs.samples import Clips, Samples, count
+from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.evaluate import BATCH
 from kompress_jobs.training.objective import task_objective
 
@@ -78,28 +79,18 @@ class Costs:
     high: Cost
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What is there before any model."""
-
-    process: Span
-    """Interpreter, libraries, and the data as far as they lie in memory."""
-    gpu: bool = False
-    """Models lie on a GPU, and its memory is what is told."""
-
-
 def resident() -> int:
     """Bytes of this process now."""
     return int(psutil.Process().memory_info().rss)
 
 
-def ground(spec: CompressionJobSpec, *, start: int, with_libraries: int, held: Span) -> Ground:
-    """From the rehearsal's own process: its size before the first model, with the libraries of the source, and at its peak."""
-    gpu = torch.cuda.is_available() or any(_gpus(spec, stage) for stage in spec.stages)
-    if gpu:
-        return Ground(Span(0, GPU_RESERVE // 4, GPU_RESERVE), gpu=True)
+def ground(spec: CompressionJobSpec, stage: Stage, *, start: int, with_libraries: int, held: Span) -> Span:
+    """What is there before any model: interpreter, libraries, data. It is told from the rehearsal's own process: its size before the first
+    model, its size with the libraries of the source, and its peak until now. On a GPU it is what that takes for itself."""
+    if torch.cuda.is_available() or _gpus(spec, stage):
+        return Span(0, GPU_RESERVE // 4, GPU_RESERVE)
     peak = max(reload.peak_memory_bytes(), with_libraries)
-    return Ground(Span(start * 9 // 10 + held.low, with_libraries + held.likely, peak + held.high + RESERVE))
+    return Span(start * 9 // 10 + held.low, with_libraries + held.likely, peak + held.high + RESERVE)
 
 
 def held_by(dataset: Dataset, data: Data, *, files: int, size: int) -> Span:
@@ -120,31 +111,21 @@ def _bytes_of(samples: Samples) -> int:
     return sum(part.numel() * part.element_size() for part in parts)
 
 
-def cost_of(found: Loaded, samples: Samples, targets: torch.Tensor, task: ModuleType) -> Cost:
+def cost_of(found: Loaded, batch: Batch, task: ModuleType) -> Cost:
     """Run a few samples and see what they leave behind; the model is left as it was."""
     asked = [parameter.requires_grad for parameter in found.model.parameters()]
     training = found.model.training
     found.model.eval().requires_grad_(True)
-    number = max(1, min(2, count(samples)))
-    chosen = torch.arange(number)
+    number = max(1, count(batch.samples))
     try:
         with _watched(found.model) as sizes:
-            learn = task_objective(task, found.description.preprocessing, smoothing=0.0, weight=None)
-            learn(found.model, _Few(pick(samples, chosen), targets[chosen]))  # type: ignore[arg-type]
+            task_objective(task, found.description.preprocessing, smoothing=0.0, weight=None)(found.model, batch)
     finally:
         found.model.train(training)
         for parameter, flag in zip(found.model.parameters(), asked, strict=True):
             parameter.requires_grad_(flag)
     described = len(str(found.description.dump())) + sum(len(content) for content in found.description.preprocessing.files().values())
     return Cost(weights_bytes(found.model.state_dict()), sum(sizes.values()) // number, max(sizes.values(), default=0) // number, described)
-
-
-@dataclass(frozen=True)
-class _Few:
-    """As much of a `training.batches.Batch` as an objective looks at."""
-
-    samples: Samples
-    targets: torch.Tensor
 
 
 @contextmanager
@@ -163,11 +144,11 @@ def _watched(model: torch.nn.Module) -> Iterator[dict[int, int]]:
         yield sizes
 
 
-def of_worker(spec: CompressionJobSpec, stage: Stage, taken: Mapping[str, Costs], made: Costs, ground: Ground) -> Span:
-    """The peak of one worker; `taken` are the stage's inputs by role."""
-    training, batches = training_of(stage), batches_of(spec, stage)
-    # A stage that changes its input has one model of it, a student or an ensemble is one more.
-    resident = [costs for role, costs in taken.items() if role != "model"] + [made]
+def of_worker(spec: CompressionJobSpec, stage: Stage, taken: Mapping[str, Costs], made: Costs, ground: Span, samples: int) -> Span:
+    """The peak of one worker; `taken` are the stage's inputs by role, `samples` the fewest that train has."""
+    training, batches = training_of(stage), batches_of(spec, stage, samples)
+    # A stage that changes its input has one model of it, a student is one more, an ensemble is made of its members.
+    resident = [costs for role, costs in taken.items() if role != "model"] + ([made] if stage.fuse is None else [])
     before = taken.get("model", made)
     low = sum(min(costs.low.weights, costs.likely.weights) for costs in resident)
     likely = sum(costs.likely.weights for costs in resident)
@@ -189,14 +170,14 @@ def of_worker(spec: CompressionJobSpec, stage: Stage, taken: Mapping[str, Costs]
         evaluation = max(evaluation, state)
         rounding = 3 if stage.kind == "quantize" else 1
         extreme += largest * 2 * (1 + moments + copies) + max(before.high.kept, made.high.kept) * batches.high * rounding
-    process = ground.process
-    return Span(process.low + low, process.likely + likely + evaluation, process.high + 2 * (high + extreme))
+    least, most = ground.low + low, ground.high + 2 * (high + extreme)
+    return Span(least, min(max(ground.likely + likely + evaluation, least), most), most)
 
 
 def _low_of_training(spec: CompressionJobSpec, stage: Stage, training: Training, cost: Cost, moments: int, batch: int) -> int:
     """Moments, and either gradients or what is kept for them; of a stage that may freeze weights nothing is certain."""
     own = stage.spec
-    if isinstance(own, FineTune) and (own.strategy is not Strategy.FULL or own.frozen_modules):
+    if stage.fuse is not None or (isinstance(own, FineTune) and (own.strategy is not Strategy.FULL or own.frozen_modules)):
         return 0
     shared = workers_of(spec, stage).high if training.parallelism is Parallelism.FSDP2 else 1
     weights = cost.weights // shared
@@ -211,13 +192,13 @@ def training_of(stage: Stage) -> Training | None:
     return found if isinstance(found, Training) else None
 
 
-def batches_of(spec: CompressionJobSpec, stage: Stage) -> Span:
-    """Samples of a worker's micro-batch."""
+def batches_of(spec: CompressionJobSpec, stage: Stage, samples: int) -> Span:
+    """Of a worker's micro-batch, where train has `samples` at least."""
     training, workers = training_of(stage), workers_of(spec, stage)
     if training is None:
         return NOTHING
     batch, parts = training.batch_size, training.gradient_accumulation_steps
-    return Span(*(batch // (number * parts) for number in (workers.high, workers.likely)), -(-batch // (workers.low * parts)))
+    return Span(min(batch, samples) // (workers.high * parts), batch // (workers.likely * parts), -(-batch // (workers.low * parts)))
 
 
 def workers_of(spec: CompressionJobSpec, stage: Stage) -> Span:

@@ -135,19 +135,20 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path, held: Span = N
     Raises the first KompressError with its field path (`spec.stages[1].prune.granularity`).
     """
     refuse_evaluation(spec.evaluation)
-    start = memory.resident()
     task = registry.load("tasks", spec.task, field="spec.task")
+    start = memory.resident()
     room = Room(data, task, spec.task, spec.seed, scratch)
     source = assemble.load_source(spec.model, data, spec.task, spec.seed, scratch, field="spec.model")
-    models, with_libraries = {SOURCE: Rehearsed(source)}, memory.resident() - sizes(source).model_size_bytes
+    models = {SOURCE: Rehearsed(source)}
+    with_libraries = memory.resident() - sizes(source).model_size_bytes
     for index, stage in enumerate(spec.stages):
         models[stage.name] = rehearse_stage(spec, stage, models, room, field=f"spec.stages[{index}].{stage.kind}")
     found = {name: forecast(made) for name, made in models.items()}
     costs = {name: costs_of(made, room) for name, made in models.items()}
-    ground = memory.ground(spec, start=start, with_libraries=with_libraries, held=held)
     for stage in spec.stages:
+        ground = memory.ground(spec, stage, start=start, with_libraries=with_libraries, held=held)
         taken = {entry.role: costs[entry.stage] for entry in inputs_of(spec, stage)}
-        worker = memory.of_worker(spec, stage, taken, costs[stage.name], ground)
+        worker = memory.of_worker(spec, stage, taken, costs[stage.name], ground, len(data.train))
         recipe = models[stage.name].expected.description.quantization is not None
         artifact = memory.of_artifact(stage, costs[stage.name], recipe=recipe)
         found[stage.name] = dataclasses.replace(found[stage.name], worker=worker, artifact=artifact)
@@ -157,10 +158,10 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path, held: Span = N
 def costs_of(made: Rehearsed, room: Room) -> Costs:
     """What the models that a stage may make take of memory."""
     batch = room.batch()
-    likely = memory.cost_of(made.expected, batch.samples, batch.targets, room.task)
+    likely = memory.cost_of(made.expected, batch, room.task)
     if made.bounds is None:
         return Costs(likely, likely, likely)
-    low, high = (memory.cost_of(model, batch.samples, batch.targets, room.task) for model in (made.low, made.high))
+    low, high = (memory.cost_of(model, batch, room.task) for model in (made.low, made.high))
     return Costs(low, likely, high)
 
 

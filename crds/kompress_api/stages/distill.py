@@ -72,4 +72,5 @@ class Distill(Training):
     patience: Literal["Skip", "Last"] = "Skip"
     """How layers are paired when layerMapping is empty (Sun et al., 2019): every k-th, or the last ones."""
     teacher_cache: Literal["Auto", "Off"] = "Auto"
-    """Auto: teacher outputs are computed once and reused where the augmentation allows it."""
+    """Auto: where augmentation leaves the samples as they are, a teacher answers each of them once, and its answers are kept in the
+    output for whoever asks next; elsewhere, and with Off, it runs along."""

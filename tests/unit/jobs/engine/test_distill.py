@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 
 from kompress_api.errors import LabelMismatch, MethodRefused
@@ -157,6 +158,9 @@ def test_the_stages_of_a_resnet_and_the_layers_of_a_vit_are_found_by_themselves(
     sample = (torch.zeros(2, 3, 64, 64),)
     resnet = models.construct("torchvision://resnet18", {}, 10, "image-classification", field="f")
     assert taps.blocks(resnet, sample)[-4:] == ["layer1", "layer2", "layer3", "layer4"]
+    for make, layers in ((tiny_models.vit, "blocks.{}"), (tiny_models.TransformersVit, "vit.vit.layers.{}")):
+        found = taps.blocks(make(10), (torch.zeros(2, 1, 8, 8),))
+        assert found == [layers.format(number) for number in range(2)]
 
 
 def test_a_mapping_that_names_nothing_is_refused_by_its_place(run_stage: RunStage) -> None:

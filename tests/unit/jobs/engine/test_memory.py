@@ -48,12 +48,12 @@ def spec(**fields: Any) -> CompressionJobSpec:
     return CompressionJobSpec.model_validate(JOB | fields)
 
 
-def worker(**training: Any) -> memory.Span:
+def worker(*, samples: int = 10_000, **training: Any) -> memory.Span:
     """Of a model whose weights and samples are small beside nothing."""
     job = spec(stages=[{"name": "tune", "fineTune": {"epochs": 1, "batchSize": 64} | training}])
     cost = memory.Cost(weights=1000, kept=10, widest=2)
     costs = memory.Costs(cost, cost, cost)
-    return memory.of_worker(job, job.stages[0], {"model": costs}, costs, memory.Ground(memory.NOTHING))
+    return memory.of_worker(job, job.stages[0], {"model": costs}, costs, memory.NOTHING, samples)
 
 
 def test_what_costs_memory_is_counted() -> None:
@@ -62,6 +62,7 @@ def test_what_costs_memory_is_counted() -> None:
     assert worker(optimizer="SGD", momentum=0).low == 1000 + 1000
     assert worker(batchSize=1000).low == 1000 + 2000 + 10_000
     assert worker(batchSize=1000, gradientAccumulationSteps=4).low == 1000 + 2000 + 2500
+    assert worker(batchSize=1000, samples=200).low == 1000 + 2000 + 2000, "a batch is no larger than the data"
     assert worker(strategy="FeatureExtraction").low == 1000
     assert worker(ema={}).likely > worker().likely
     assert worker(ema={}).low == worker().low, "the average may be made of what was freed"
@@ -82,4 +83,4 @@ def test_a_batch_is_shared_among_the_workers_that_the_manifest_asks_for(runtime:
         job = spec(stages=[stage], **({"runtime": runtime} if place == "job" else {}))
         found = memory.workers_of(job, job.stages[0])
         assert (found.low, found.likely, found.high) == workers
-        assert memory.batches_of(job, job.stages[0]).high == 512 // workers[0]
+        assert memory.batches_of(job, job.stages[0], 10_000).high == 512 // workers[0]

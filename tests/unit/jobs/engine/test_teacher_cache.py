@@ -129,8 +129,9 @@ def test_one_changed_byte_and_the_teacher_is_asked_again(ask: Callable[..., Aske
         {"seed": 1},
         {"model": {"source": "python://tiny_models:convolutional", "arguments": {"width": 12}}},
         {"dataset": {"source": "builtin://digits", "imageSize": 16}},
+        {"dataset": {"source": "builtin://digits", "splits": {"train": "another"}}},
     ],
-    ids=["fresh weights of another seed", "another teacher", "other images"],
+    ids=["fresh weights of another seed", "another teacher", "other images", "another split"],
 )
 def test_answers_about_something_else_are_not_taken(fields: dict[str, Any], ask: Callable[..., Asked]) -> None:
     ask().answers()
