@@ -140,11 +140,12 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path, held: Span = N
     room = Room(data, task, spec.task, spec.seed, scratch)
     source = assemble.load_source(spec.model, data, spec.task, spec.seed, scratch, field="spec.model")
     models = {SOURCE: Rehearsed(source)}
-    with_libraries = memory.resident() - sizes(source).model_size_bytes
+    loaded = memory.resident()
     for index, stage in enumerate(spec.stages):
         models[stage.name] = rehearse_stage(spec, stage, models, room, field=f"spec.stages[{index}].{stage.kind}")
     found = {name: forecast(made) for name, made in models.items()}
     costs = {name: costs_of(made, room) for name, made in models.items()}
+    with_libraries = loaded - costs[SOURCE].likely.weights
     for stage in spec.stages:
         ground = memory.ground(spec, stage, start=start, with_libraries=with_libraries, held=held)
         taken = {entry.role: costs[entry.stage] for entry in inputs_of(spec, stage)}

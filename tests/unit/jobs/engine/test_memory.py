@@ -11,14 +11,14 @@ import pytest
 from kompress_api.job import CompressionJobSpec
 from kompress_jobs import memory
 
-WIDE = {"source": "python://tiny_models:convolutional", "arguments": {"width": 192}}
+WIDE = {"source": "python://tiny_models:convolutional", "arguments": {"width": 128}}
 TUNE = {"name": "tune", "fineTune": {"epochs": 1, "batchSize": 512, "augmentation": "None"}}
 SLIM = {"name": "slim", "prune": {"pruningRatio": 0.5, "recovery": {"epochs": 1, "batchSize": 256, "augmentation": "None"}}}
 SHIP = {"name": "ship", "export": {"formats": [{"type": "ONNX"}], "benchmark": {"warmup": 0, "iterations": 10}}}
 JOB: dict[str, Any] = {
     "task": "image-classification",
     "model": WIDE,
-    "dataset": {"source": "builtin://digits", "imageSize": 16},
+    "dataset": {"source": "builtin://digits"},
     "stages": [TUNE, SLIM, SHIP],
 }
 FIGURES = ("workerMemoryBytes", "artifactBytes")
