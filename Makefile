@@ -29,9 +29,10 @@ lock: setup ## resolve the dependencies anew, into requirements.lock
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--no-header --no-emit-index-url --quiet --upgrade --output-file requirements.lock
 
-crds: setup ## the CRDs and the reference pages, from the models of the API
+crds: setup ## the CRDs and the reference pages, from the models of the API and the modules of the methods
 	$(BIN)/python -m kompress_api.crd
 	$(BIN)/python -m kompress_api.reference
+	$(BIN)/python -m kompress_jobs.reference
 
 run: setup ## the example on this machine: fine-tune, distill, prune, export; MLflow on sqlite
 	$(BIN)/kompress run examples/digits.yaml

@@ -36,7 +36,12 @@ PYTHON = "python://"
 
 def code_version(job: CompressionJobSpec | StageInput, stage: Stage) -> str:
     """`sha256:...` of all code that makes this stage's result; the same in the preflight and in the stage's own pod."""
-    factories = sorted(factories_of(job.model, job.dataset, stage))
+    return code_of(job.model, job.dataset, stage)
+
+
+def code_of(*models: Model) -> str:
+    """`sha256:...` of our own code, the libraries, and the factories that these models, data and stages name."""
+    factories = sorted(factories_of(*models))
     return digest({"kompress": own_sources(), "libraries": libraries(), "factories": {name: package_sources(name) for name in factories}})
 
 

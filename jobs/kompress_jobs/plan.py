@@ -58,11 +58,12 @@ class PlannedStage(Model):
     hit: bool
     """A commit stands under it."""
     figures: dict[str, float] = {}
-    """What can be told of its model before it runs: parameters, macs, modelSizeBytes (of the weights in float32)."""
+    """What can be told before it runs: of its model parameters, macs, modelSizeBytes (of the weights in float32); of the stage
+    workerMemoryBytes (peak of one process, or of its GPU) and artifactBytes (its files)."""
     low: dict[str, float] = {}
-    """Where the weights decide (global pruning, a search): what the figures can't fall below. Empty: the figures are exact."""
+    """Of figures that are not exact (the weights decide: global pruning, a search; memory): what they won't fall below."""
     high: dict[str, float] = {}
-    """And what they can't exceed."""
+    """And what they won't exceed."""
 
 
 class Plan(Model):
@@ -112,17 +113,23 @@ def own_key(stage_input: StageInput, plan: Plan | None) -> str:
     stage = stage_input.stage
     assert stage is not None
     student = stage.distill.student if stage.distill else None
-    basis = keys.Basis.of(stage_input, plan.data.digest if plan else fingerprint(stage_input.dataset).digest)
+    basis = keys.Basis.of(stage_input, data_digest(stage_input, plan))
     planned = plan.students.get(stage.name, "") if plan else ""
     return keys.stage_key(
         basis,
         stage,
-        inputs={entry.role: _source_key(stage_input.model, plan) if entry.stage == SOURCE else entry.key for entry in stage_input.inputs},
+        inputs={entry.role: source_key(stage_input.model, plan) if entry.stage == SOURCE else entry.key for entry in stage_input.inputs},
         code=code_version(stage_input, stage),
         student=planned or (keys.source_key(student, resolve(student, role="student")) if student else ""),
         hardware=hardware_of(stage),
     )
 
 
-def _source_key(model: ModelSource, plan: Plan | None) -> str:
+def data_digest(stage_input: StageInput, plan: Plan | None) -> str:
+    """Fingerprint of spec.dataset."""
+    return plan.data.digest if plan else fingerprint(stage_input.dataset).digest
+
+
+def source_key(model: ModelSource, plan: Plan | None) -> str:
+    """Key of spec.model."""
     return plan.source_key if plan else keys.source_key(model, resolve(model))

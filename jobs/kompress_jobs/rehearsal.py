@@ -10,6 +10,7 @@ rehearsed with those two as well. Sizes grow with every layer's width, so what h
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,10 +24,11 @@ from kompress_api.errors import KompressError, MethodRefused
 from kompress_api.job import CompressionJobSpec, Evaluation
 from kompress_api.names import SOURCE
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, registry
+from kompress_jobs import assemble, memory, registry
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.data import Data
 from kompress_jobs.measure import size
+from kompress_jobs.memory import NOTHING, Costs, Span
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.loop import Objective, set_training
 from kompress_jobs.training.refusals import refuse_augmentation
@@ -87,6 +89,10 @@ class Forecast(Sizes):
     """It will not be smaller."""
     high: Sizes
     """It will not be larger."""
+    worker: Span = NOTHING
+    """Peak memory of a worker of the stage, bytes."""
+    artifact: Span = NOTHING
+    """Of the stage's files, bytes."""
 
     @property
     def exact(self) -> bool:
@@ -123,19 +129,41 @@ class Rehearsed:
         return self.bounds.high if self.bounds else self.expected
 
 
-def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path) -> dict[str, Forecast]:
-    """Rehearse all stages in order; forecasts by stage name, and of `source`.
+def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path, held: Span = NOTHING) -> dict[str, Forecast]:
+    """Rehearse all stages in order; forecasts by stage name, and of `source`. `held` is what a worker holds of the data beyond `data`.
 
     Raises the first KompressError with its field path (`spec.stages[1].prune.granularity`).
     """
     refuse_evaluation(spec.evaluation)
     task = registry.load("tasks", spec.task, field="spec.task")
+    start = memory.resident()
     room = Room(data, task, spec.task, spec.seed, scratch)
     source = assemble.load_source(spec.model, data, spec.task, spec.seed, scratch, field="spec.model")
     models = {SOURCE: Rehearsed(source)}
+    loaded = memory.resident()
     for index, stage in enumerate(spec.stages):
         models[stage.name] = rehearse_stage(spec, stage, models, room, field=f"spec.stages[{index}].{stage.kind}")
-    return {name: forecast(made) for name, made in models.items()}
+    found = {name: forecast(made) for name, made in models.items()}
+    costs = {name: costs_of(made, room) for name, made in models.items()}
+    with_libraries = loaded - costs[SOURCE].likely.weights
+    for stage in spec.stages:
+        ground = memory.ground(spec, stage, start=start, with_libraries=with_libraries, held=held)
+        taken = {entry.role: costs[entry.stage] for entry in inputs_of(spec, stage)}
+        worker = memory.of_worker(spec, stage, taken, costs[stage.name], ground, len(data.train))
+        recipe = models[stage.name].expected.description.quantization is not None
+        artifact = memory.of_artifact(stage, costs[stage.name], recipe=recipe)
+        found[stage.name] = dataclasses.replace(found[stage.name], worker=worker, artifact=artifact)
+    return found
+
+
+def costs_of(made: Rehearsed, room: Room) -> Costs:
+    """What the models that a stage may make take of memory."""
+    batch = room.batch()
+    likely = memory.cost_of(made.expected, batch, room.task)
+    if made.bounds is None:
+        return Costs(likely, likely, likely)
+    low, high = (memory.cost_of(model, batch, room.task) for model in (made.low, made.high))
+    return Costs(low, likely, high)
 
 
 def rehearse_stage(spec: CompressionJobSpec, stage: Stage, models: Mapping[str, Rehearsed], room: Room, *, field: str) -> Rehearsed:

@@ -55,9 +55,10 @@ class Distill(Training):
     teachers: Annotated[list[Teacher], Field(min_length=1, max_length=8)]
     """Models that teach."""
     student: ModelSource | None = None
-    """The student as a new model; else the stage's explicit `from`. Exactly one of the two."""
+    """The student as a new model. Exactly one of this, `keepLayers` and the stage's explicit `from`."""
     keep_layers: Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(max_length=256)] = []
-    """Student = the first teacher with only these blocks (transformers)."""
+    """The student is the first teacher with only these of its blocks, by number from 0: of the longest stack of equal ones, such as a
+    transformer's layers."""
     epochs: Epochs
     """Passes over the training split."""
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
@@ -71,4 +72,5 @@ class Distill(Training):
     patience: Literal["Skip", "Last"] = "Skip"
     """How layers are paired when layerMapping is empty (Sun et al., 2019): every k-th, or the last ones."""
     teacher_cache: Literal["Auto", "Off"] = "Auto"
-    """Auto: teacher outputs are computed once and reused where the augmentation allows it."""
+    """Auto: where augmentation leaves the samples as they are, a teacher answers each of them once, and its answers are kept in the
+    output for whoever asks next; elsewhere, and with Off, it runs along."""

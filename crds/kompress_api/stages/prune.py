@@ -94,7 +94,7 @@ class Prune(Model):
     round_to: Annotated[int, Field(ge=1, le=1024)] = 8
     """Channels left are a multiple of this, so that kernels are fast; heads and layers go one by one."""
     ignore: Annotated[list[Glob], Field(max_length=64)] = []
-    """Globs of modules that are left alone; the head always is."""
+    """Globs of modules that are left alone, with all that they hold; the head always is."""
     constraints: Constraints | None = None
     """Budgets in place of a ratio."""
     search: Search | None = None

@@ -29,7 +29,7 @@ class Stage(Model):
     """Unique within the job; part of the names of its Jobs and pods."""
     from_: StageName | None = None
     """Stage above, or `source` (spec.model), that this one starts from; absent: the stage above. `fuse` takes none; `distill` takes
-    either this or `student`."""
+    either this or one of `student` and `keepLayers`."""
     fine_tune: FineTune | None = None
     """Adapt a model to the task's data."""
     distill: Distill | None = None
@@ -65,9 +65,11 @@ class Stage(Model):
             field="from",
         ),
         Rule(
-            cel="!has(self.distill) || has(self.from) != has(self.distill.student)",
-            holds=lambda s: s.distill is None or (s.from_ is None) != (s.distill.student is None),
-            message="distill takes exactly one of distill.student (a new model) and from (the model that the student starts as)",
+            cel="!has(self.distill) || [has(self.from), has(self.distill.student), "
+            "has(self.distill.keepLayers) && size(self.distill.keepLayers) > 0].filter(x, x).size() == 1",
+            holds=lambda s: s.distill is None or (s.from_ is not None) + (s.distill.student is not None) + bool(s.distill.keep_layers) == 1,
+            message="distill takes exactly one of distill.student (a new model), distill.keepLayers (the first teacher with fewer layers) "
+            "and from (the model that the student starts as)",
         ),
     )
 

@@ -57,7 +57,7 @@ class Pruner(Structural):
             if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and not isinstance(module.weight, nn.Parameter):
                 found[module] = "its weight is computed (weight norm)"
             if self.is_ignored(name):
-                found |= dict.fromkeys(module.modules(), "ignored")
+                found[module] = "ignored"
         if self.head in names.values():
             found |= dict.fromkeys(self.model.get_submodule(self.head).modules(), "the head")
         return found

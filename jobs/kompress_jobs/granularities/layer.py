@@ -5,11 +5,14 @@ https://arxiv.org/abs/2403.03853. A block can go when it hands on what it is giv
 same class and weights: the layers of a transformer, the residual blocks of one stage of a ResNet. A stack keeps one at least.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from kompress_api.errors import MethodRefused
 from kompress_jobs.importances import Evidence, Part
 from kompress_jobs.pruning.selection import Cut, build_layer
 from kompress_jobs.pruning.structural import Loss, Structural
@@ -29,24 +32,10 @@ class Pruner(Structural):
 
     def find_layers(self) -> None:
         """Stacks of equal blocks."""
-        self.stacks: dict[str, tuple[str, list[int]]] = {}
+        found = stacks_of(self.model, self.sample, self._left_alone)
+        self.stacks = {name: (stack.modules, stack.positions) for name, stack in found.items()}
         """Name of the stack -> the list of modules, and the positions in it of the blocks that are left."""
-        keeps = keeping_shape(self.model, self.sample)
-        inside: list[str] = []
-        for name, module in self.model.named_modules():
-            if not isinstance(module, nn.Sequential | nn.ModuleList) or any(name.startswith(f"{outer}.") for outer in inside):
-                continue
-            alike: dict[str, list[int]] = {}
-            for position, (own, block) in enumerate(module.named_children()):
-                full = f"{name}.{own}" if name else own
-                if full in keeps and list(block.children()) and list(block.parameters()) and not self._left_alone(full):
-                    alike.setdefault(_kind(block), []).append(position)
-            for kind, positions in alike.items():
-                if len(positions) > 1:
-                    stack = name if len(alike) == 1 else f"{name}[{positions[0]}-{positions[-1]}]"
-                    self.stacks[stack] = (name, positions)
-                    self.layers.append(build_layer(stack, len(positions), kind, self.spec))
-                    inside.append(name)
+        self.layers += [build_layer(name, len(stack.positions), stack.kind, self.spec) for name, stack in found.items()]
 
     def _left_alone(self, name: str) -> bool:
         if self.is_ignored(name):
@@ -93,6 +82,55 @@ class Pruner(Structural):
         """See `Structural`."""
         sizes = {layer.name: layer.size for layer in self.layers}
         return {stack: sizes[stack] - len(left) for stack, (_, left) in self.stacks.items()}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Blocks that can stand for each other."""
+
+    modules: str
+    """Name of the list of modules that holds them."""
+    positions: list[int]
+    """Where in that list they are."""
+    kind: str
+    """What they have in common."""
+
+
+def stacks_of(model: nn.Module, sample: Inputs, left_alone: Callable[[str], bool] = lambda _: False) -> dict[str, Stack]:
+    """Every stack of two blocks or more, by name; `left_alone` says of a block's name that it belongs to none."""
+    keeps = keeping_shape(model, sample)
+    found: dict[str, Stack] = {}
+    inside: list[str] = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Sequential | nn.ModuleList) or any(name.startswith(f"{outer}.") for outer in inside):
+            continue
+        alike: dict[str, list[int]] = {}
+        for position, (own, block) in enumerate(module.named_children()):
+            full = f"{name}.{own}" if name else own
+            if full in keeps and list(block.children()) and list(block.parameters()) and not left_alone(full):
+                alike.setdefault(_kind(block), []).append(position)
+        for kind, positions in alike.items():
+            if len(positions) > 1:
+                found[name if len(alike) == 1 else f"{name}[{positions[0]}-{positions[-1]}]"] = Stack(name, positions, kind)
+                inside.append(name)
+    return found
+
+
+def keep(model: nn.Module, sample: Inputs, blocks: Sequence[int], *, field: str) -> Change:
+    """Remove all blocks of the longest stack but these, which count from 0, in place; returns the change for the bundle's history.
+
+    Raises MethodRefused for a model without such a stack, and for a number that none of its blocks has.
+    """
+    stacks = stacks_of(model, sample)
+    if not stacks:
+        raise MethodRefused("the model has no stack of equal blocks that could be shortened", hint="give a smaller student", field=field)
+    name, stack = max(stacks.items(), key=lambda entry: len(entry[1].positions))
+    count = len(stack.positions)
+    if strange := [number for number in blocks if number >= count]:
+        raise MethodRefused(f"{name} has no block {strange[0]}", hint=f"its {count} blocks are 0 to {count - 1}", field=field)
+    gone = [position for number, position in enumerate(stack.positions) if number not in blocks]
+    _remove(model, stack.modules, gone)
+    return {"change": "prune", "granularity": Pruner.granularity, "steps": [[stack.modules, gone]]}
 
 
 def keeping_shape(model: nn.Module, sample: Inputs) -> set[str]:

@@ -7,7 +7,6 @@ may move it (momentum, weight decay of others' making), so zeros are put back af
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -17,7 +16,7 @@ from torch import nn
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change
+from kompress_jobs.structure import Change, is_within
 
 Worths = dict[str, torch.Tensor]
 Masks = dict[str, torch.Tensor]
@@ -40,7 +39,7 @@ class Masked(ABC):
                 continue
             if name == head:
                 why = "the head"
-            elif any(fnmatchcase(name, glob) for glob in spec.ignore):
+            elif is_within(name, spec.ignore):
                 why = "ignored"
             elif not isinstance(module.weight, nn.Parameter):
                 why = "its weight is computed (weight norm)"

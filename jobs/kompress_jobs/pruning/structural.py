@@ -7,7 +7,6 @@ limits, scopes, trials on copies, bounds, the history, and why each layer was cu
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
 from kompress_jobs.pruning.selection import Choice, Cut, Layer, choose, extremes
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change
+from kompress_jobs.structure import Change, is_within
 
 Loss = Callable[[nn.Module], float]
 
@@ -170,5 +169,5 @@ class Structural(ABC):
         return "the least worth of its scope went" + ("" if limit is None else f", up to {limit:.3g} in the last step")
 
     def is_ignored(self, name: str) -> bool:
-        """Whether `ignore` names the module."""
-        return any(fnmatchcase(name, glob) for glob in self.spec.ignore)
+        """Whether `ignore` names the module, or one that holds it."""
+        return is_within(name, self.spec.ignore)

@@ -1,13 +1,15 @@
 """distill: a student learns what teachers know: loss = (1 - alpha) * task + alpha * (what the losses say).
 
 What is imitated is the losses' business (`losses/`), T^2 * KL(teacher || student) where nothing else is asked for. Without augmentation
-the teachers answer every sample once and are not asked again, unless what happens inside them is imitated; with it they see
-the very sample that the student sees.
+the teachers answer every sample once and are not asked again (`training/teacher_cache.py`), unless what happens inside them is imitated;
+with it they see the very sample that the student sees.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,18 +20,16 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble, registry
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench
+from kompress_jobs.engine import Bench, redescribed
+from kompress_jobs.granularities import layer
 from kompress_jobs.rehearsal import Room
 from kompress_jobs.samples import Inputs, place
-from kompress_jobs.training import taps
+from kompress_jobs.training import taps, teacher_cache
 from kompress_jobs.training.batches import Batch
-from kompress_jobs.training.evaluate import predict
 from kompress_jobs.training.objective import class_weights
 from kompress_jobs.training.refusals import refuse
 from kompress_jobs.training.state import build_state
-
-Scores = Callable[[Batch], torch.Tensor]
-"""A teacher's scores of a batch, (batch, classes)."""
+from kompress_jobs.training.teacher_cache import Answers
 
 
 def run(context: StageContext) -> StageOutput:
@@ -40,7 +40,7 @@ def run(context: StageContext) -> StageOutput:
     bench = Bench(context)
     refuse(spec, field=bench.field())
     teachers = [bench.take(f"teacher{index}", "Keep") for index in range(len(spec.teachers))]
-    student = take_student(bench, spec)
+    student = take_student(bench, spec, teachers[0])
     require_one_label_map(teachers, student, field=bench.field())
     before = bench.before("teacher0", teachers[0])
     warn_of_size(bench, teachers, student)
@@ -51,15 +51,20 @@ def run(context: StageContext) -> StageOutput:
     saved = bench.checkpoints.newest()
     if saved is not None:
         bench.checkpoints.restore(saved, state)
-    if not lesson.looks_inside and bench.task.DRAWS[spec.augmentation] == 0 and spec.teacher_cache == "Auto":
-        lesson.remember([cache(bench, teacher) for teacher in teachers])
+    online = "what happens inside the teachers is imitated" if lesson.looks_inside else teacher_cache.why_online(spec, bench.task)
+    details: dict[str, Any] = {"pairs": lesson.told_pairs, "online": online}
+    if not online:
+        details["answers"] = lesson.remember([teacher_cache.answers(bench, teacher, f"teacher{i}") for i, teacher in enumerate(teachers)])
     bench.train(bench.plan(student, spec, spec.epochs, lesson.objective), state)
     lesson.close()
-    return bench.finish(student, before, {"pairs": lesson.told_pairs}, role="teacher0")
+    return bench.finish(student, before, details, role="teacher0")
 
 
-def take_student(bench: Bench, spec: Distill) -> Loaded:
-    """A new model of `student`, or the stage's own input. A bundle must know the data's labels already."""
+def take_student(bench: Bench, spec: Distill, teacher: Loaded) -> Loaded:
+    """A new model of `student`, the first teacher with fewer layers, or the stage's own input. A bundle must know the data's labels
+    already."""
+    if spec.keep_layers:
+        return shortened(teacher, spec.keep_layers, field=bench.field("keepLayers"))
     if spec.student is None:
         return bench.take("model", "Keep")
     found = assemble.load_source(
@@ -75,6 +80,14 @@ def take_student(bench: Bench, spec: Distill) -> Loaded:
     bench.tell(found)
     found.model.to(bench.context.device)
     return found
+
+
+def shortened(teacher: Loaded, blocks: Sequence[int], *, field: str) -> Loaded:
+    """A copy of the teacher with only these of its blocks; what it was quantized by does not fit the copy."""
+    model = copy.deepcopy(teacher.model)
+    sample = place(teacher.description.preprocessing.sample(), next(model.parameters()).device)
+    change = layer.keep(model, sample, blocks, field=field)
+    return redescribed(Loaded(model, teacher.description), history=[*teacher.description.history, change], quantization=None)
 
 
 def require_one_label_map(teachers: Sequence[Loaded], student: Loaded, *, field: str) -> None:
@@ -142,7 +155,7 @@ class Lesson:
         known = [(registry.load("losses", entry.type, field=f"{field}.losses"), entry.weight) for entry in spec.losses]
         self.on_scores = [(module, factor) for module, factor in known if module.ON == "scores"]
         self.on_features = [(module, factor) for module, factor in known if module.ON == "features"]
-        self.cached: list[torch.Tensor] | None = None
+        self.answers: Sequence[Answers] | None = None
         self.pairs: list[Pair] = []
         self.own_taps: taps.Taps | None = None
         self.their_taps: list[taps.Taps] = []
@@ -172,9 +185,12 @@ class Lesson:
         """For the manifest: [student's layer, teacher's layer]."""
         return [[pair.own, pair.theirs] for pair in self.pairs]
 
-    def remember(self, scores: list[torch.Tensor]) -> None:
-        """Do not ask the teachers again; their scores of every sample of train, (samples, classes) each."""
-        self.cached = scores
+    def remember(self, answers: Sequence[Answers]) -> list[dict[str, int]]:
+        """Do not ask the teachers again, who make room for the student; for the manifest: how much each had to be asked."""
+        self.answers = answers
+        for teacher in self.teachers:
+            teacher.model.cpu()
+        return [{"shards": len(entry.shards), "asked": entry.asked} for entry in answers]
 
     def close(self) -> None:
         """Take the taps off the student again."""
@@ -199,8 +215,8 @@ class Lesson:
 
     @torch.no_grad()
     def _ask(self, index: int, batch: Batch, device: torch.device) -> torch.Tensor:
-        if self.cached is not None:
-            return self.cached[index][batch.indices].to(device)
+        if self.answers is not None:
+            return self.answers[index].of(batch.indices).to(device)
         teacher = self.teachers[index]
         scores: torch.Tensor = self.task.logits(teacher.model(*place(teacher.description.preprocessing(batch.samples), device)))
         return scores
@@ -264,14 +280,6 @@ class Lesson:
         return place(found.description.preprocessing.sample(), next(found.model.parameters()).device)
 
 
-def cache(bench: Bench, teacher: Loaded) -> torch.Tensor:
-    """Collective: the teacher's scores of every training sample, (samples, classes), by position in the split."""
-    scores, positions = predict(teacher.model, bench.data.train, bench.task, teacher.description.preprocessing, bench.gang)
-    found = torch.zeros(len(bench.data.train), scores.shape[1])
-    found[positions] = scores
-    return found
-
-
 def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: str) -> Loaded:
     """See `rehearsal`."""
     spec = stage.spec
@@ -281,7 +289,9 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
         assemble.with_labels(inputs[f"teacher{index}"], room.data, "Keep", field=f"{field}.teachers[{index}]")
         for index in range(len(spec.teachers))
     ]
-    if spec.student is None:
+    if spec.keep_layers:
+        student = shortened(teachers[0], spec.keep_layers, field=f"{field}.keepLayers")
+    elif spec.student is None:
         student = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
     else:
         student = assemble.load_source(

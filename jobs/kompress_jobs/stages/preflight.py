@@ -15,7 +15,7 @@ from kompress_api.dag import inputs_of
 from kompress_api.errors import ArtifactCorrupt
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
-from kompress_jobs import data, keys, registry, rehearsal
+from kompress_jobs import data, keys, memory, registry, rehearsal
 from kompress_jobs.code_version import code_version
 from kompress_jobs.data import Data
 from kompress_jobs.fingerprint import Fingerprint, fingerprint, resolve
@@ -44,7 +44,8 @@ def run(stage: StageInput, scratch: Path, events: Events) -> StageSuccess:
     found = fingerprint(stage.dataset, patience=PREFLIGHT_PATIENCE)
     samples = data.load(stage.dataset, scratch, first=FIRST_SAMPLES)
     events.progress(3, STEPS, "every stage once, on a few samples")
-    forecasts = rehearsal.rehearse(spec, samples, scratch)
+    held = memory.held_by(stage.dataset, samples, files=found.files, size=found.size)
+    forecasts = rehearsal.rehearse(spec, samples, scratch, held)
     events.progress(4, STEPS, "keys")
     planned = plan(stage, spec, found, samples, forecasts, store)
     events.progress(5, STEPS, "plan")
@@ -93,16 +94,14 @@ def plan(
         ),
         source_key=source,
         students=students,
-        source=figures(forecasts[SOURCE]),
+        source=figures_of(forecasts[SOURCE]),
         stages=[
             PlannedStage(
                 name=entry.name,
                 kind=entry.kind,
                 key=forecast_keys[entry.name],
                 hit=committed(store, forecast_keys[entry.name]),
-                figures=figures(forecasts[entry.name]),
-                low={} if forecasts[entry.name].exact else figures(forecasts[entry.name].low),
-                high={} if forecasts[entry.name].exact else figures(forecasts[entry.name].high),
+                **figures(forecasts[entry.name]),
             )
             for entry in spec.stages
         ],
@@ -129,6 +128,17 @@ def committed(store: Store, key: str) -> bool:
         return False
 
 
-def figures(sizes: Sizes) -> dict[str, float]:
+def figures(forecast: Forecast) -> dict[str, dict[str, float]]:
+    """A stage's, with the bounds of those that can't be told exactly."""
+    found = {"figures": figures_of(forecast), "low": figures_of(forecast.low), "high": figures_of(forecast.high)}
+    if forecast.exact:
+        found |= {"low": {}, "high": {}}
+    for name, span in (("workerMemoryBytes", forecast.worker), ("artifactBytes", forecast.artifact)):
+        for side, value in (("figures", span.likely), ("low", span.low), ("high", span.high)):
+            found[side][name] = float(value)
+    return found
+
+
+def figures_of(sizes: Sizes) -> dict[str, float]:
     """Under the names that figures have everywhere."""
     return {"parameters": float(sizes.parameters), "macs": float(sizes.macs), "modelSizeBytes": float(sizes.model_size_bytes)}

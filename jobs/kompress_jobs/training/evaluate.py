@@ -16,15 +16,15 @@ BATCH = 256
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, split: Split, task: ModuleType, preprocessing: Preprocessing, gang: Gang
+    model: nn.Module, split: Split, task: ModuleType, preprocessing: Preprocessing, gang: Gang, rows: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Collective: scores (samples, classes) float32 and positions in the split (samples,), both on the CPU, the same on every rank.
 
-    Samples that can't be read are missing. The model is left in evaluation mode.
+    Of all samples, or of those at `rows`; samples that can't be read are missing. The model is left in evaluation mode.
     """
     model.eval()
     scores, positions = [], []
-    for chunk in gang.share(torch.arange(len(split))).split(BATCH):
+    for chunk in gang.share(torch.arange(len(split)) if rows is None else rows).split(BATCH):
         samples, found = split.read(chunk)
         if len(found):
             inputs = place(preprocessing(move(samples, gang.device)), gang.device)

@@ -33,7 +33,6 @@ FINE_TUNE: tuple[Row, ...] = (
     ("linearProbeEpochs", lambda f: f.linear_probe_epochs is not None, "use a FeatureExtraction stage before a Full one"),
     ("lora", lambda f: f.lora is not None, "leave it out"),
 )
-DISTILL: tuple[Row, ...] = (("keepLayers", lambda d: bool(d.keep_layers), "give a smaller student"),)
 
 
 def refuse(spec: FineTune | Distill | Prune | Export | Training, *, field: str) -> None:
@@ -46,8 +45,6 @@ def refuse(spec: FineTune | Distill | Prune | Export | Training, *, field: str) 
         _check(spec, TRAINING, field)
     if isinstance(spec, FineTune):
         _check(spec, FINE_TUNE, field)
-    if isinstance(spec, Distill):
-        _check(spec, DISTILL, field)
 
 
 def refuse_augmentation(spec: Any, task: ModuleType, *, field: str) -> None:

@@ -46,31 +46,38 @@ def blocks(model: nn.Module, sample: Inputs) -> list[str]:
     """The model's steps from input to output: the longest stack of modules of one class, such as a transformer's layers, or else the
     stages at whose ends an image gets smaller, (channels, height, width).
     """
-    stacks = [
-        [f"{name}.{child}" if name else child for child, _ in module.named_children()]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len({type(child) for child in module.children()}) == 1
-    ]
+    tokens = giving(model, sample, 3)
+    stacks = []
+    for name, module in model.named_modules():
+        own = [f"{name}.{child}" if name else child for child, _ in module.named_children()]
+        listed = isinstance(module, nn.ModuleList) or (isinstance(module, nn.Sequential) and tokens.keys() >= set(own))
+        if listed and len({type(child) for child in module.children()}) == 1:
+            stacks.append(own)
     longest = max(stacks, key=len, default=[])
     return longest if len(longest) > 1 else stages(model, sample)
 
 
 def stages(model: nn.Module, sample: Inputs) -> list[str]:
     """Of each size that images have inside the model, the last outermost module that gives it."""
+    last: dict[int, str] = {}
+    for name, shape in giving(model, sample, 4).items():
+        last[shape[-1]] = name
+    return [name for side, name in last.items() if side > 1]
+
+
+def giving(model: nn.Module, sample: Inputs, axes: int) -> dict[str, torch.Size]:
+    """Shapes of what modules give, where it has so many axes, in the order in which they ended: an outer one comes after what it holds."""
     shapes: dict[str, torch.Size] = {}
 
     def look(name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4:
+            if isinstance(output, torch.Tensor) and output.ndim == axes:
                 shapes[name] = output.shape
 
         return hook
 
     run_watched(model, sample, {name: look(name) for name, _ in model.named_modules() if name})
-    last: dict[int, str] = {}
-    for name, shape in shapes.items():  # in the order in which they ended, so an outer one comes after what it holds
-        last[shape[-1]] = name
-    return [name for side, name in last.items() if side > 1]
+    return shapes
 
 
 def paired(student: Sequence[str], teacher: Sequence[str], patience: str) -> list[tuple[str, str]]:

@@ -13,7 +13,12 @@ from kompress_api.names import SOURCE
 from kompress_api.status import PlanStatus
 from kompress_operator.cli.tables import FIGURES, number
 
-PREDICTED = ("parameters", "macs", "modelSizeBytes")
+PREDICTED = {name: FIGURES[name] for name in ("parameters", "macs", "modelSizeBytes")} | {
+    "artifactBytes": "artifact MiB",
+    "workerMemoryBytes": "worker MiB",
+}
+MIB = 2**20
+IN_MIB = ("artifactBytes", "workerMemoryBytes")
 
 
 def read_plan(plan: PlanStatus) -> dict[str, Any] | None:
@@ -26,11 +31,11 @@ def read_plan(plan: PlanStatus) -> dict[str, Any] | None:
 
 
 def plan_table(spec: CompressionJobSpec, plan: PlanStatus, document: dict[str, Any] | None) -> Table:
-    """One row a stage; figures are those that can be told before it runs, with their range where the weights decide
+    """One row a stage; figures are those that can be told before it runs, with their range where they are not exact
     (`kompress_jobs/plan.py`)."""
     table = Table("stage", "kind", "does", "key", box=SIMPLE_HEAD)
-    for name in PREDICTED:
-        table.add_column(FIGURES[name], justify="right")
+    for title in PREDICTED.values():
+        table.add_column(title, justify="right")
     planned = {entry["name"]: entry for entry in (document or {}).get("stages", [])}
     if document is not None:
         table.add_row(SOURCE, "", "", str(document.get("sourceKey", ""))[:16], *_cells(document.get("source", {})))
@@ -41,13 +46,19 @@ def plan_table(spec: CompressionJobSpec, plan: PlanStatus, document: dict[str, A
 
 
 def _cells(figures: dict[str, float]) -> list[str]:
-    return [number(name, figures.get(name)) for name in PREDICTED]
+    return [_text(name, figures.get(name)) for name in PREDICTED]
+
+
+def _text(name: str, value: float | None) -> str:
+    if value is None or name not in IN_MIB:
+        return number(name, value)
+    return f"{value / MIB:,.0f}" if value >= MIB else f"{value / MIB:.2g}"
 
 
 def _predicted(entry: dict[str, Any]) -> list[str]:
     """`5,000 (1,000 - 9,000)`: what is likely, and what it can't fall below or exceed."""
     figures, low, high = (entry.get(name, {}) for name in ("figures", "low", "high"))
     return [
-        f"{text} ({number(name, low[name])} - {number(name, high[name])})" if name in low else text
+        f"{text} ({_text(name, low[name])} - {_text(name, high[name])})" if name in low else text
         for name, text in zip(PREDICTED, _cells(figures), strict=True)
     ]

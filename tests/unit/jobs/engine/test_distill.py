@@ -1,19 +1,21 @@
-"""Distillation: the loss as documented, one label map, answers that are asked for once."""
+"""Distillation: the loss as documented, one label map, a student of whatever origin."""
 
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.distill import Distill
+from kompress_api.stages.stage import Stage
 from kompress_jobs import bundle, engine
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.losses import attention, dkd, kd, relational
 from kompress_jobs.stages import distill
-from kompress_jobs.training import taps
+from kompress_jobs.training import taps, teacher_cache
 from kompress_jobs.training.batches import Batch
 
 MakeContext = Callable[..., StageContext]
@@ -36,10 +38,11 @@ def test_alpha_is_the_share_of_the_imitation(alpha: float, make_context: MakeCon
     spec = {"teachers": [{"from": "source"}], "student": STUDENT, "epochs": 1, "alpha": alpha, "temperature": 2, "augmentation": "None"}
     bench = engine.Bench(make_context({"distill": spec}, inputs={"teacher0": None}))
     parsed = Distill.model_validate(spec)
-    teacher, student = bench.take("teacher0"), distill.take_student(bench, parsed)
+    teacher = bench.take("teacher0")
+    student = distill.take_student(bench, parsed, teacher)
     student.model.eval()
     live, cached = (distill.Lesson(parsed, bench.task, [teacher], student, None, torch.device("cpu"), field="f") for _ in range(2))
-    cached.remember([distill.cache(bench, teacher)])
+    cached.remember([teacher_cache.answers(bench, teacher, "teacher0")])
     images, _ = bench.data.train.read(torch.arange(5))
     batch = Batch(images, bench.data.train.labels[:5], torch.arange(5), 1.0)
     inputs = student.description.preprocessing(images)
@@ -47,7 +50,7 @@ def test_alpha_is_the_share_of_the_imitation(alpha: float, make_context: MakeCon
     imitation = kd.loss(student.model(*inputs), teacher.model(*inputs), batch.targets, 2.0)
     expected = (1 - alpha) * task + alpha * imitation
     torch.testing.assert_close(live.objective(student.model, batch), expected)
-    torch.testing.assert_close(cached.objective(student.model, batch), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(cached.objective(student.model, batch), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_the_stage_makes_a_smaller_student_and_tells_the_teacher_s_figures(run_stage: RunStage) -> None:
@@ -91,7 +94,8 @@ def test_shares_of_teachers_are_normalised(make_context: MakeContext) -> None:
     }
     bench = engine.Bench(make_context({"distill": spec}, inputs={"teacher0": None, "teacher1": None}))
     parsed = Distill.model_validate(spec)
-    teachers, student = [bench.take("teacher0"), bench.take("teacher1")], distill.take_student(bench, parsed)
+    teachers = [bench.take("teacher0"), bench.take("teacher1")]
+    student = distill.take_student(bench, parsed, teachers[0])
     with torch.no_grad():
         teachers[1].model.classifier.weight.mul_(-1)  # type: ignore[union-attr]
     student.model.eval()
@@ -154,6 +158,9 @@ def test_the_stages_of_a_resnet_and_the_layers_of_a_vit_are_found_by_themselves(
     sample = (torch.zeros(2, 3, 64, 64),)
     resnet = models.construct("torchvision://resnet18", {}, 10, "image-classification", field="f")
     assert taps.blocks(resnet, sample)[-4:] == ["layer1", "layer2", "layer3", "layer4"]
+    for make, layers in ((tiny_models.vit, "blocks.{}"), (tiny_models.TransformersVit, "vit.vit.layers.{}")):
+        found = taps.blocks(make(10), (torch.zeros(2, 1, 8, 8),))
+        assert found == [layers.format(number) for number in range(2)]
 
 
 def test_a_mapping_that_names_nothing_is_refused_by_its_place(run_stage: RunStage) -> None:
@@ -161,3 +168,58 @@ def test_a_mapping_that_names_nothing_is_refused_by_its_place(run_stage: RunStag
     with pytest.raises(MethodRefused) as caught:
         run_stage({"distill": spec | {"layerMapping": [{"student": "third", "teacher": "second"}]}}, inputs={"teacher0": None})
     assert caught.value.field.endswith("distill.layerMapping[0].student")
+
+
+KEPT = [0, 2]
+
+
+def test_a_student_can_be_the_teacher_with_fewer_layers(run_stage: RunStage, tmp_path: Path) -> None:
+    """It begins with the teacher's own weights in the layers that are kept, and its bundle can be read back without the teacher."""
+    model = {"source": "python://tiny_models:residual"}
+    tuned = run_stage({"fineTune": {"epochs": 1, "batchSize": 32}}, model=model)
+    spec = {"teachers": [{"from": "source"}], "keepLayers": KEPT, "epochs": 1, "learningRate": 1e-9, "batchSize": 512}
+    output = run_stage({"distill": spec}, model=model, inputs={"teacher0": tuned.folder}, scratch="distill")
+    assert tuned.folder is not None and output.folder is not None
+    teacher, student = bundle.read(tuned.folder).model, bundle.read(output.folder).model
+    assert len(student.blocks) == len(KEPT) and len(teacher.blocks) == 3  # type: ignore[arg-type]
+    for own, theirs in enumerate(KEPT):
+        torch.testing.assert_close(student.blocks[own].inner.weight, teacher.blocks[theirs].inner.weight)  # type: ignore[index, union-attr]
+    assert output.metrics["macs"] < tuned.metrics["macs"]
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "says"),
+    [("residual", [0, 3], "blocks has no block 3"), ("convolutional", [0], "no stack of equal blocks")],
+)
+def test_layers_that_the_teacher_does_not_have_are_refused(name: str, blocks: list[int], says: str, make_context: MakeContext) -> None:
+    spec = {"teachers": [{"from": "source"}], "keepLayers": blocks, "epochs": 1}
+    context = make_context({"distill": spec}, model={"source": f"python://tiny_models:{name}"}, inputs={"teacher0": None})
+    with pytest.raises(MethodRefused, match=says) as caught:
+        distill.run(context)
+    assert caught.value.field == "spec.stages(stage).distill.keepLayers"
+    assert caught.value.hint
+
+
+def test_a_transformer_of_any_library_can_be_shortened(make_context: MakeContext) -> None:
+    for name in ("vit", "torchvision_vit", "TransformersVit"):
+        bench = engine.Bench(make_context({"fineTune": {"epochs": 1}}, model={"source": f"python://tiny_models:{name}"}))
+        teacher = bench.take("model")
+        student = distill.shortened(teacher, [1], field="keepLayers")
+        rebuilt = bundle.rebuild(student.description)
+        assert {name for name, _ in rebuilt.named_parameters()} == {name for name, _ in student.model.named_parameters()}
+        assert sum(p.numel() for p in student.model.parameters()) < sum(p.numel() for p in teacher.model.parameters())
+
+
+def test_a_recipe_of_quantization_stays_with_the_teacher(make_context: MakeContext) -> None:
+    """Its ranges are those of a graph that the shortened model does not have."""
+    bench = engine.Bench(make_context({"fineTune": {"epochs": 1}}, model={"source": "python://tiny_models:residual"}))
+    teacher = engine.redescribed(bench.take("model"), quantization={"quantizer": "onnx_runtime", "ranges": {"x": [0, 1]}})
+    assert distill.shortened(teacher, [0], field="keepLayers").description.quantization is None
+
+
+def test_a_stage_names_one_origin_of_its_student() -> None:
+    spec = {"teachers": [{"from": "source"}], "epochs": 1}
+    for origin in ({"student": STUDENT}, {"keepLayers": [0]}):
+        assert Stage.model_validate({"name": "a", "distill": spec | origin}).distill is not None
+        with pytest.raises(ValueError, match="exactly one of"):
+            Stage.model_validate({"name": "a", "from": "source", "distill": spec | origin})

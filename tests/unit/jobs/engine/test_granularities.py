@@ -249,3 +249,26 @@ def test_weights_are_saved_as_they_are(tmp_path: Path) -> None:
     again, _ = build("Convolutional")
     load_model(again, str(tmp_path / "w.safetensors"))
     assert int((again.second.weight == 0).sum()) == made.zeros()["second"]
+
+
+@pytest.mark.parametrize(
+    ("granularity", "name", "glob"),
+    [
+        ("Weight", "Residual", "blocks.0"),
+        ("NM", "Residual", "blocks.0"),
+        ("Channel", "Residual", "blocks.0"),
+        ("Head", "vit", "blocks.0"),
+        ("Layer", "Residual", "blocks"),
+    ],
+)
+def test_what_an_ignored_module_holds_is_ignored_too(granularity: str, name: str, glob: str) -> None:
+    """As with frozenModules and quantize.ignore: who names a block need not know what it is made of."""
+    model, sample = build(name)
+    try:
+        made = pruner(model, sample, granularity, ignore=[glob])
+    except MethodRefused as refused:
+        assert granularity == "Layer" and f"{glob}.0: ignored" in refused.message, "nothing else could go"
+        return
+    known = made.weights if granularity in SHARES else [layer.name for layer in made.layers]
+    assert not [layer for layer in known if layer.startswith(f"{glob}.")]
+    assert [reason for layer, reason in made.untouched.items() if layer.startswith(f"{glob}.")] and known

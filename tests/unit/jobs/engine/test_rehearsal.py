@@ -41,6 +41,16 @@ def test_sizes_are_forecast_exactly_where_the_method_fixes_them(digits: Data, tm
     assert all(entry.exact for entry in found.values())
 
 
+SHORT = {"name": "short", "distill": {"teachers": [{"from": "adapt"}], "keepLayers": [0, 2], "epochs": 1}}
+
+
+def test_a_shortened_teacher_is_forecast_exactly(digits: Data, tmp_path: Path) -> None:
+    found = run(digits, tmp_path, [ADAPT, SHORT], model={"source": "python://tiny_models:residual"})
+    block = 8 * 16 * 9 + 2 * 16 + 16 * 8 + 8
+    assert found["short"].exact
+    assert found["short"].parameters == found["source"].parameters - block
+
+
 UNSURE: list[tuple[str, dict[str, Any]]] = [
     ("convolutional", {"pruningRatio": 0.5}),
     ("convolutional", {"pruningRatio": 0.4, "roundTo": 4, "iterativeSteps": 3}),
@@ -119,6 +129,7 @@ def test_a_budget_out_of_reach_is_refused_before_anything_runs(digits: Data, tmp
             UnknownModel,
             "spec.stages[1].distill.student.source",
         ),
+        ([ADAPT, SHORT], MethodRefused, "spec.stages[1].distill.keepLayers"),
         ([ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "importance": "Loss"}}], MethodRefused, "spec.stages[1].prune.importance"),
         (
             [ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "granularity": "Head"}}],
