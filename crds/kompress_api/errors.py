@@ -7,6 +7,7 @@ KompressError
 ├── DataUnreadable              65  the data can't be read, or can't be learned from
 ├── ArtifactMissing             66  an input's commit or files are gone
 │   └── ArtifactCorrupt         66  an input's bytes don't match their digest
+├── MicroBatchTooLarge          70  not enough memory; the next attempt takes half the micro-batch
 ├── StorageUnavailable          69  S3 or MLflow out of reach for longer than the retries last
 ├── StorageFailure              74  an I/O error, such as a full disk
 ├── Interrupted                 75  stopped from outside after a checkpoint
@@ -22,6 +23,7 @@ KompressError
     ├── UnsafeFile              78  a file that would execute code when read (pickle)
     ├── FactoryNotAllowed       78  python:// outside of KOMPRESS_FACTORIES
     ├── LossNotFinite           78  the loss became NaN or infinite
+    ├── OutOfMemory             78  not enough memory for half the micro-batch either
     ├── AccuracyCollapsed       78  a stage left the model at chance
     ├── ParityFailed            78  the exported model answers differently from the PyTorch model
     ├── JobLocked               78  another process of this machine runs this job
@@ -112,6 +114,11 @@ class ArtifactCorrupt(ArtifactMissing):
     when it runs again."""
 
 
+class MicroBatchTooLarge(KompressError):
+    """The device had not enough memory for a step's micro-batch. The next attempt, which spends a restart, goes on from the last checkpoint
+    with half of it and twice the gradientAccumulationSteps; set those yourself to spare the attempt."""
+
+
 class StorageUnavailable(KompressError):
     """S3 or MLflow stayed out of reach for longer than the retries last (10 minutes; 30 s in preflight). Tried again as a restart."""
 
@@ -181,7 +188,13 @@ class FactoryNotAllowed(SpecCannotWork):
 
 
 class LossNotFinite(SpecCannotWork):
-    """The loss became NaN or infinite; the message gives the step. Lower the learning rate, or use FP32."""
+    """The loss or the weights became NaN or infinite; the message gives the step. Checkpoints from before it are kept. Lower the learning
+    rate, or use FP32."""
+
+
+class OutOfMemory(SpecCannotWork):
+    """The device has not enough memory, not even for half the micro-batch that was asked for. Lower batchSize, raise
+    gradientAccumulationSteps, set activationCheckpointing, precision BF16, or parallelism FSDP2 over more processes."""
 
 
 class AccuracyCollapsed(SpecCannotWork):

@@ -44,7 +44,7 @@ class Parallelism(StrEnum):
 
 
 class Regularizer(StrEnum):
-    """Penalties on the distance to the weights that training began with."""
+    """Penalties on the weights."""
 
     L2 = "L2"
     L2SP = "L2SP"
@@ -54,7 +54,8 @@ class WeightedRegularizer(Model):
     """A penalty added to the task's loss."""
 
     type: Regularizer
-    """L2: squared weights; L2SP: squared distance to the starting point (Li et al., 2018)."""
+    """L2: half the sum of squared weights; L2SP: half the squared distance to where training began, of a fresh head to zero
+    (Li et al., 2018). Not of biases and norms."""
     weight: Annotated[float, Field(gt=0, le=1e6)]
     """Factor of the penalty."""
 
@@ -104,7 +105,7 @@ class Training(Model):
     warmup_fraction: Fraction = 0.1
     """Share of the steps in which the learning rate rises from 0."""
     precision: Precision = Precision.FP32
-    """Arithmetic of the forward and backward pass."""
+    """Arithmetic of the forward and backward pass; FP16 scales the loss so that small gradients stay (torch.amp.GradScaler)."""
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Micro-batches of one optimizer step."""
     gradient_clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None = None
@@ -114,9 +115,9 @@ class Training(Model):
     class_weights: Literal["None", "Balanced"] = "None"
     """Balanced: inverse to a class's frequency in train."""
     mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Alpha of mixup (Zhang et al., 2018); 0: off."""
+    """Alpha of mixup (Zhang et al., 2018), of images only; 0: off."""
     cutmix: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Alpha of CutMix (Yun et al., 2019); 0: off."""
+    """Alpha of CutMix (Yun et al., 2019), of images only; 0: off. With mixup too, a batch gets one of them."""
     augmentation: Literal["None", "Light", "Standard"] = "Light"
     """None: the preprocessing alone. Light: small shifts; of sound in time, with a gain of up to 6 dB. Standard: random resized crop and
     flip; of sound Light, and a stretch and a band are silenced (SpecAugment)."""
@@ -127,11 +128,12 @@ class Training(Model):
     early_stopping: EarlyStopping | None = None
     """Absent: off."""
     activation_checkpointing: bool = False
-    """Trade compute for memory."""
+    """Keep of each block only its input and compute it again in the backward pass: less memory, a third more time."""
     parallelism: Parallelism = Parallelism.DDP
-    """How the model is spread over the processes."""
+    """DDP: each process holds all weights, gradients and moments. FSDP2: each holds a part of what learns, beside one whole copy of the
+    weights."""
     compile: bool = False
-    """torch.compile on the model."""
+    """torch.compile on the model; needs a C++ compiler in the image."""
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     """When training saves its state."""
 

@@ -61,7 +61,8 @@ def from_library(source: ModelSource, scheme: str, name: str, data: Data, task: 
         preprocessing = registry.load("tasks", task, field="spec.task").preprocessing_for(model, data, pretrained, field=field)
     architecture = Architecture(source=source.source, arguments=arguments, num_classes=classes)
     description = Description(task=task, architecture=architecture, labels=data.labels, preprocessing=preprocessing)
-    return dataclasses.replace(with_outputs(Loaded(model, description), classes), fresh=fresh)
+    found = with_outputs(Loaded(model, description), classes)
+    return dataclasses.replace(found, fresh=tuple(sorted({*fresh, *found.fresh})) if source.pretrained else ())
 
 
 def take_over(model: nn.Module, state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
@@ -106,7 +107,8 @@ def replace_head(found: Loaded, labels: list[str]) -> Loaded:
     model = structure.with_head(found.model, name, len(labels))
     change = {"change": "head", "module": name, "outputs": len(labels)}
     history = [*found.description.history, change]
-    return Loaded(model, found.description.model_copy(update={"history": history, "labels": labels}))
+    fresh = tuple(f"{name}.{own}".lstrip(".") for own, _ in model.get_submodule(name).named_parameters())
+    return Loaded(model, found.description.model_copy(update={"history": history, "labels": labels}), fresh)
 
 
 def _few(labels: list[str]) -> str:

@@ -80,7 +80,7 @@ class Loaded:
     model: nn.Module
     description: Description
     fresh: tuple[str, ...] = ()
-    """Weights that should have come from the library's and did not fit."""
+    """Weights that did not come with the model: the library's did not fit, or the head is a new one."""
 
 
 def write(folder: Path, model: nn.Module, description: Description) -> None:

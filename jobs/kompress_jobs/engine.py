@@ -31,6 +31,8 @@ from kompress_jobs.training.loop import Objective, Plan, train
 from kompress_jobs.training.state import State
 
 NAMES_TOLD = 4
+KNOWS = 0.1
+"""Share of the way from chance to perfection from which on a model knows something, however few labels there are."""
 SAMPLES_TOLD = 1000
 """Training samples whose length is looked at."""
 
@@ -62,6 +64,8 @@ class Bench:
         for split, paths in self.data.unreadable.items():
             if paths:
                 context.events.warning(f"{len(paths)} unreadable samples of split {split} were skipped, the first is {paths[0]}")
+        if strangers := data.absent(self.data):
+            context.events.warning(f"no sample of train is labelled {', '.join(strangers[:NAMES_TOLD])}: no model can learn what that is")
 
     def field(self, *path: str) -> str:
         """Path of a field of this stage in the manifest."""
@@ -89,7 +93,7 @@ class Bench:
             return
         if found.fresh:
             names = ", ".join(found.fresh[:NAMES_TOLD]) + (", ..." if len(found.fresh) > NAMES_TOLD else "")
-            self.context.events.warning(f"{len(found.fresh)} weights of the source do not fit the model and start fresh: {names}")
+            self.context.events.warning(f"{len(found.fresh)} weights do not come with the model and start fresh: {names}")
         if not found.description.preprocessing.limited:
             return
         count = len(self.data.train)
@@ -195,16 +199,17 @@ class Bench:
         return folder
 
     def refuse_collapse(self, before: Measured, after: Measured) -> None:
-        """A stage that leaves a model at chance that was clearly above it has failed."""
+        """A stage has failed that leaves at chance a model that was clearly above it, or that it was to teach from nothing."""
         chance = self.task.chance(self.data.labels)
-        low = before.details["intervals"]["accuracy"][0]
-        high = after.details["intervals"]["accuracy"][1]
-        if low > 2 * chance and high < 1.5 * chance:
-            raise AccuracyCollapsed(
-                f"accuracy fell from {before.values['accuracy']:.3f} to {after.values['accuracy']:.3f}, chance",
-                hint="lower learningRate or pruningRatio, or train longer",
-                field=self.field(),
-            )
+        low, high = after.details["intervals"]["accuracy"]
+        knew = before.details["intervals"]["accuracy"][0] > min(2 * chance, chance + KNOWS * (1 - chance))
+        if knew and low <= chance:
+            told = f"accuracy fell from {before.values['accuracy']:.3f} to {after.values['accuracy']:.3f}, chance is {chance:.3f}"
+        elif self.input.kind == "fineTune" and high < min(1.5 * chance, chance + KNOWS / 2 * (1 - chance)):
+            told = f"nothing was learned: accuracy is {after.values['accuracy']:.3f}, chance {chance:.3f}"
+        else:
+            return
+        raise AccuracyCollapsed(told, hint="change learningRate, lower pruningRatio, or train longer", field=self.field())
 
 
 def redescribed(found: Loaded, **update: Any) -> Loaded:

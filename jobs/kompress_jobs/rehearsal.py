@@ -24,6 +24,7 @@ from kompress_api.errors import KompressError, MethodRefused
 from kompress_api.job import CompressionJobSpec, Evaluation
 from kompress_api.names import SOURCE
 from kompress_api.stages.stage import Stage
+from kompress_api.training import Training
 from kompress_jobs import assemble, memory, registry
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.data import Data
@@ -31,7 +32,8 @@ from kompress_jobs.measure import size
 from kompress_jobs.memory import NOTHING, Costs, Span
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.loop import Objective, set_training
-from kompress_jobs.training.refusals import refuse_augmentation
+from kompress_jobs.training.recompute import recomputed
+from kompress_jobs.training.refusals import refuse_for_task
 
 SAMPLES = 4
 """Training samples that a stage is rehearsed with."""
@@ -54,11 +56,13 @@ class Room:
         samples, found = self.data.train.read(indices)
         return Batch(samples, self.data.train.labels[indices[found]], indices[found], 1.0)
 
-    def step(self, found: Loaded, learn: Objective, *, field: str) -> None:
+    def step(self, found: Loaded, learn: Objective, settings: Training, *, field: str) -> None:
         """One forward and backward pass; raises MethodRefused with the model's own words when it can't be trained."""
+        twice = settings.activation_checkpointing
         try:
             set_training(found.model)
-            learn(found.model, self.batch()).backward()  # type: ignore[no-untyped-call]
+            with recomputed(found.model, enabled=twice, field=f"{field}.activationCheckpointing"):
+                learn(found.model, self.batch()).backward()  # type: ignore[no-untyped-call]
         except KompressError:
             raise
         except Exception as error:
@@ -169,7 +173,7 @@ def costs_of(made: Rehearsed, room: Room) -> Costs:
 def rehearse_stage(spec: CompressionJobSpec, stage: Stage, models: Mapping[str, Rehearsed], room: Room, *, field: str) -> Rehearsed:
     """One stage, from what those above would make."""
     module = registry.load("stages", stage.kind, field=field)
-    refuse_augmentation(stage.spec, room.task, field=field)
+    refuse_for_task(stage.spec, room.task, field=field)
     entries = {entry.role: models[entry.stage] for entry in inputs_of(spec, stage)}
 
     def inputs(which: str) -> dict[str, Loaded]:

@@ -27,9 +27,28 @@ class Lora(Model):
     alpha: Annotated[float, Field(gt=0, le=65_536)] = 16.0
     """The update is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout before the adapter."""
+    """Share of a layer's inputs that its adapter does not see, drawn anew for every batch."""
     target_modules: TrainableGlobs = ["*"]
-    """Globs of linear layers that get an adapter."""
+    """Globs of linear layers that get an adapter; the head learns as a whole."""
+
+
+OWN = (
+    (Strategy.PARTIAL, "trainableModules", "has(self.trainableModules) && size(self.trainableModules) > 0"),
+    (Strategy.PARTIAL, "gradualUnfreezingEpochs", "has(self.gradualUnfreezingEpochs)"),
+    (Strategy.LPFT, "linearProbeEpochs", "has(self.linearProbeEpochs)"),
+    (Strategy.LORA, "lora", "has(self.lora)"),
+)
+"""Fields that one strategy alone reads, and CEL for whether they are given."""
+
+
+def only_for(strategy: Strategy, name: str, given: str) -> Rule:
+    """A field that would be ignored by other strategies is refused there."""
+    return Rule(
+        cel=f"self.strategy == '{strategy}' || !({given})",
+        holds=lambda f: f.strategy is strategy or not f.dump().get(name),
+        message=f"{name} is for strategy {strategy} alone",
+        field=name,
+    )
 
 
 class FineTune(Training):
@@ -45,13 +64,14 @@ class FineTune(Training):
     frozen_modules: TrainableGlobs = []
     """Globs of parameters that never learn."""
     gradual_unfreezing_epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Partial: epochs between unfreezing one block and the next, from the head down; absent: all at once."""
+    """Partial: epochs between unfreezing one block and the next, from the head down (Howard and Ruder, 2018), each with a schedule of its
+    own; absent: all at once."""
     head: Literal["Auto", "Keep", "Replace"] = "Auto"
     """Auto: replaced when its size is not that of the labels."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate from one block to the one below; 1: none."""
     linear_probe_epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """LPFT: epochs of the head alone; absent: a third of `epochs`, at least 1."""
+    """LPFT: epochs of the head alone, out of `epochs`; absent: a third, at least 1."""
     lora: Lora | None = None
     """Adapters of strategy LoRA; absent: its defaults."""
 
@@ -61,5 +81,12 @@ class FineTune(Training):
             holds=lambda f: f.strategy is not Strategy.PARTIAL or bool(f.trainable_modules),
             message="strategy Partial needs trainableModules: globs of the parameters that learn",
             field="trainableModules",
+        ),
+        *(only_for(*entry) for entry in OWN),
+        Rule(
+            cel="self.strategy != 'LPFT' || self.epochs > (has(self.linearProbeEpochs) ? self.linearProbeEpochs : 1)",
+            holds=lambda f: f.strategy is not Strategy.LPFT or f.epochs > (f.linear_probe_epochs or 1),
+            message="strategy LPFT needs more epochs than those of the head alone (linearProbeEpochs, at least 1)",
+            field="epochs",
         ),
     )

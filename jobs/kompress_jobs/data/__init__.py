@@ -92,6 +92,32 @@ def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first:
             hint="give at least two classes",
             field=f"{field}.source",
         )
+    if first is None:
+        require_learnable(found, field=field)
+    return found
+
+
+def absent(data: Data) -> list[str]:
+    """Labels that no sample of train has."""
+    return [label for label, count in zip(data.labels, counts(data.train.labels, data.labels), strict=True) if not count]
+
+
+def require_learnable(data: Data, *, field: str) -> None:
+    """Raise DataUnreadable for a label that is asked for in another split and of which train has no sample to learn from."""
+    for name, split in (("validation", data.validation), ("test", data.test)):
+        asked = counts(split.labels, data.labels)
+        for label in absent(data):
+            if asked[data.labels.index(label)]:
+                raise DataUnreadable(
+                    f"label {label} has samples in {name} and none that can be read in train: it can't be learned",
+                    hint="give train samples of it, or take it out of the other splits",
+                    field=f"{field}.source",
+                )
+
+
+def counts(labels: torch.Tensor, names: Sequence[str]) -> list[int]:
+    """Samples of each label."""
+    found: list[int] = (torch.bincount(labels, minlength=len(names)) if labels.ndim == 1 else labels.sum(0)).tolist()
     return found
 
 

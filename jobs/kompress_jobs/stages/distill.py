@@ -26,7 +26,7 @@ from kompress_jobs.rehearsal import Room
 from kompress_jobs.samples import Inputs, place
 from kompress_jobs.training import taps, teacher_cache
 from kompress_jobs.training.batches import Batch
-from kompress_jobs.training.objective import class_weights
+from kompress_jobs.training.objective import class_weights, task_loss
 from kompress_jobs.training.refusals import refuse
 from kompress_jobs.training.state import build_state
 from kompress_jobs.training.teacher_cache import Answers
@@ -47,7 +47,7 @@ def run(context: StageContext) -> StageOutput:
     student.model.requires_grad_(True)
     weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), context.device)
     lesson = Lesson(spec, bench.task, teachers, student, weight, context.device, field=bench.field())
-    state = build_state(lesson.pupil, spec)
+    state = build_state(lesson.pupil, spec, fresh=lesson.fresh)
     saved = bench.checkpoints.newest()
     if saved is not None:
         bench.checkpoints.restore(saved, state)
@@ -181,6 +181,14 @@ class Lesson:
         return bool(self.on_features)
 
     @property
+    def fresh(self) -> set[str]:
+        """Parameters of the pupil that brought nothing along."""
+        if self.pupil is self.student.model:
+            return set(self.student.fresh)
+        projectors = {f"projectors.{name}" for name, _ in self.projectors.named_parameters()}
+        return projectors | {f"student.{name}" for name in self.student.fresh}
+
+    @property
     def told_pairs(self) -> list[list[str]]:
         """For the manifest: [student's layer, teacher's layer]."""
         return [[pair.own, pair.theirs] for pair in self.pairs]
@@ -210,7 +218,7 @@ class Lesson:
             imitated = imitated + self._compare()
         if self.spec.alpha == 1:
             return imitated
-        own: torch.Tensor = self.task.loss(outputs, batch.targets, weight=self.weight, smoothing=self.spec.label_smoothing)
+        own = task_loss(self.task, outputs, batch, weight=self.weight, smoothing=self.spec.label_smoothing)
         return (1 - self.spec.alpha) * own + self.spec.alpha * imitated
 
     @torch.no_grad()
@@ -300,6 +308,6 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     require_one_label_map(teachers, student, field=field)
     student.model.requires_grad_(True)
     lesson = Lesson(spec, room.task, teachers, student, None, torch.device("cpu"), field=field)
-    room.step(Loaded(lesson.pupil, student.description), lesson.objective, field=field)
+    room.step(Loaded(lesson.pupil, student.description), lesson.objective, spec, field=field)
     lesson.close()
     return student

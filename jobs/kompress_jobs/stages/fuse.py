@@ -142,7 +142,7 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     if spec.training is not None:
         found.model.requires_grad_(True)
         learn = task_objective(room.task, found.description.preprocessing, smoothing=0.0, weight=None)
-        room.step(found, learn, field=f"{field}.training")
+        room.step(found, learn, spec.training, field=f"{field}.training")
     if spec.fold_batch_norm:
         change = batch_norm.fold(found.model, found.description.preprocessing.sample(), field=f"{field}.foldBatchNorm")
         found = redescribed(found, history=[*found.description.history, change]) if change else found

@@ -124,7 +124,7 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     if not spec.constraints:
         pruner.refuse_untouched()
     if spec.recovery is not None:
-        room.step(found, learn, field=field)
+        room.step(found, learn, spec.recovery, field=f"{field}.recovery")
     return redescribed(found, history=[*found.description.history, pruner.change()])
 
 

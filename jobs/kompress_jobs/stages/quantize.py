@@ -23,7 +23,7 @@ from kompress_jobs.quantizers import Recipe, recipe_of
 from kompress_jobs.rehearsal import Room
 from kompress_jobs.structure import is_within
 from kompress_jobs.training.objective import task_objective
-from kompress_jobs.training.refusals import refuse as refuse_settings
+from kompress_jobs.training.refusals import refuse_rounded
 from kompress_jobs.training.state import build_state
 
 CALIBRATION_BATCH = 32
@@ -133,7 +133,7 @@ def refuse(spec: Quantize, *, samples: int | None, field: str) -> None:
         raise MethodRefused("GPU targets are not built in this version", hint="use device CPU", field=f"{field}.target.device")
     registry.load("quantizers", exporter.QUANTIZER, field=field).refuse(spec, field=field)
     if spec.training is not None:
-        refuse_settings(spec.training, field=f"{field}.training")
+        refuse_rounded(spec.training, field=f"{field}.training")
     if spec.mode in (QuantizeMode.STATIC, QuantizeMode.QAT):
         wanted = spec.calibration.num_samples if samples is None else min(spec.calibration.num_samples, samples)
         if wanted < LEAST_SAMPLES:
@@ -154,6 +154,7 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     if spec.training is not None:
         found.model.requires_grad_(True)
         names = qat.prepare(found.model, spec.ignore, per_channel=spec.per_channel)
-        room.step(found, task_objective(room.task, found.description.preprocessing, smoothing=0.0, weight=None), field=f"{field}.training")
+        learn = task_objective(room.task, found.description.preprocessing, smoothing=0.0, weight=None)
+        room.step(found, learn, spec.training, field=f"{field}.training")
         qat.remove(found.model, names)
     return redescribed(found, quantization=recipe_of(spec, exporter.QUANTIZER))

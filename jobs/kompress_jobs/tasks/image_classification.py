@@ -19,6 +19,8 @@ __all__ = ["augment", "chance", "draw", "figures", "logits", "loss", "preprocess
 
 DRAWS = {"None": 0, "Light": 2, "Standard": 4}
 """Random numbers a sample."""
+MIXES = True
+"""Whether two samples have one between them (mixup, CutMix)."""
 SHIFT = 1 / 16
 """Light: largest shift as a share of the side, at least one pixel."""
 CROP = (0.35, 1.0)

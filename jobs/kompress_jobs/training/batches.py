@@ -25,6 +25,10 @@ class Batch:
     """(samples,), int64, positions in the split, on the CPU."""
     share: float
     """Factor that makes the sum over micro-batches, averaged over ranks, the mean over the global batch."""
+    partners: torch.Tensor | None = None
+    """Targets of what each sample was mixed with (`mixing`), as `targets`; None where nothing was."""
+    own: float = 1.0
+    """Share that a mixed sample kept of itself."""
 
 
 def batches(

@@ -7,6 +7,7 @@ MLflow has not got. What is read back are plain tensors by name, so another numb
 """
 
 import json
+import math
 import shutil
 import time
 import warnings
@@ -20,10 +21,11 @@ from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
-from kompress_api.errors import ArtifactMissing, Interrupted
+from kompress_api.errors import ArtifactMissing, Interrupted, LossNotFinite
 from kompress_api.training import CheckpointPolicy
 from kompress_jobs.context import StageContext
 from kompress_jobs.training.gang import Gang
+from kompress_jobs.training.sharding import local
 from kompress_jobs.training.state import State
 from kompress_jobs.training.tensor_files import TensorReader, TensorWriter, file_of
 
@@ -133,7 +135,7 @@ class Checkpoints:
         if self.pending is not None:
             self.finish()
         self.gang.average_buffers(state.model)
-        state.loss.copy_(self.gang.mean(state.loss))
+        self._require_finite(state, plan)
         step = plan.first_step + state.step
         folder = self.folder / f"step-{step}"
         if self.context.local_rank == 0:
@@ -154,6 +156,28 @@ class Checkpoints:
         self.pending = step, self.pool.submit(self._upload, step, folder, written)
         self.voted = False
         self.since = time.monotonic()
+
+    def _require_finite(self, state: State, plan: "Plan") -> None:
+        """Collective: losses become their mean; raises LossNotFinite, so that what is no good pushes out no checkpoint that is."""
+        parameters = [local(parameter.detach()) for parameter in state.model.parameters()]
+        sound = torch.stack(torch._foreach_norm(parameters)).isfinite().all()
+        loss, ranks = self.gang.mean(torch.stack([state.loss, sound.to(state.loss)])).tolist()
+        if not math.isfinite(loss):
+            raise self.not_finite(state, plan, f"the loss became {loss}")
+        if ranks < 1:
+            raise self.not_finite(state, plan, "weights became NaN or infinite")
+        state.loss.fill_(loss)
+
+    def not_finite(self, state: State, plan: "Plan", what: str) -> LossNotFinite:
+        """Collective: the error, with the first step at fault and what is left."""
+        steps = self.gang.gather(state.bad.view(1))
+        step = int(steps[steps > 0].min()) if steps.any() else state.step
+        kept = self.gang.broadcast(self.store.newest() if self.gang.rank == 0 else None)
+        return LossNotFinite(
+            f"{what} in step {plan.first_step + step} of {plan.all_steps or plan.order.steps}"
+            + (f"; the checkpoint of step {kept.step} is kept" if kept else ""),
+            hint="lower learningRate, raise warmupFraction, set gradientClipNorm, or use precision FP32",
+        )
 
     def _upload(self, step: int, folder: Path, written: "Future[Any]") -> None:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 # torch 2.15 has renamed the argument
@@ -44,14 +45,18 @@ class Gang:
         self._ballot: tuple[torch.Tensor, Any] | None = None
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """DistributedDataParallel; buffers are averaged where they are looked at (`average_buffers`), not at every step."""
-        if self.world_size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
+        """DistributedDataParallel, where the model is not sharded already; buffers are averaged where they are looked at
+        (`average_buffers`), not at every step."""
+        learns = any(parameter.requires_grad for parameter in model.parameters())
+        if self.world_size == 1 or isinstance(model, FSDPModule) or not learns:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **_NO_BUFFERS)
 
     def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Gradients are exchanged with the last micro-batch only."""
+        if isinstance(wrapped, FSDPModule):
+            wrapped.set_requires_gradient_sync(last)
         return nullcontext() if last or not isinstance(wrapped, DistributedDataParallel) else wrapped.no_sync()
 
     def share(self, rows: torch.Tensor) -> torch.Tensor:

@@ -17,10 +17,18 @@ def task_objective(task: ModuleType, preprocessing: Preprocessing, *, smoothing:
 
     def objective(model: nn.Module, batch: Batch) -> torch.Tensor:
         outputs = model(*place(preprocessing(batch.samples), batch.targets.device))
-        loss: torch.Tensor = task.loss(outputs, batch.targets, weight=weight, smoothing=smoothing)
-        return loss
+        return task_loss(task, outputs, batch, weight=weight, smoothing=smoothing)
 
     return objective
+
+
+def task_loss(task: ModuleType, outputs: object, batch: Batch, *, weight: torch.Tensor | None, smoothing: float) -> torch.Tensor:
+    """The task's loss of a batch; of mixed samples that for each of the two targets, by their shares."""
+    loss: torch.Tensor = task.loss(outputs, batch.targets, weight=weight, smoothing=smoothing)
+    if batch.partners is None:
+        return loss
+    other: torch.Tensor = task.loss(outputs, batch.partners, weight=weight, smoothing=smoothing)
+    return batch.own * loss + (1 - batch.own) * other
 
 
 def class_weights(settings: Training, labels: torch.Tensor, classes: int, device: torch.device) -> torch.Tensor | None:

@@ -1,65 +1,127 @@
-"""What a manifest may ask for that this version does not do yet: refused by field path, never ignored.
+"""What a manifest may ask of a training that has no meaning, can't work, or is not built: refused by field path, never ignored."""
 
-One table for each block; a row goes when its feature comes.
-"""
-
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 from kompress_api.errors import MethodRefused
-from kompress_api.stages.distill import Distill
+from kompress_api.stages.distill import Distill, DistillLoss
 from kompress_api.stages.export import Export
-from kompress_api.stages.fine_tune import FineTune
-from kompress_api.stages.prune import Prune
-from kompress_api.training import Parallelism, Precision, Training
+from kompress_api.stages.fine_tune import FineTune, Strategy
+from kompress_api.stages.prune import Granularity, Prune
+from kompress_api.training import Parallelism, Regularizer, Training
+from kompress_jobs.training.mixing import mixes
 
-Row = tuple[str, Callable[[Any], bool], str]
-"""Field as in a manifest, whether it is asked for, what to do instead."""
+Row = tuple[str, Callable[[Any], bool], str, str]
+"""Field as in a manifest, whether it is asked for, why not, what to do instead."""
 
+
+def sharded(settings: Training) -> bool:
+    return settings.parallelism is Parallelism.FSDP2
+
+
+NOT_BUILT = "is not built in this version"
 TRAINING: tuple[Row, ...] = (
-    ("mixup", lambda t: t.mixup > 0, "leave it out (0)"),
-    ("cutmix", lambda t: t.cutmix > 0, "leave it out (0)"),
-    ("regularizers", lambda t: bool(t.regularizers), "leave it out; weightDecay is there"),
-    ("activationCheckpointing", lambda t: t.activation_checkpointing, "leave it out, or lower batchSize"),
-    ("parallelism", lambda t: t.parallelism is not Parallelism.DDP, "use DDP"),
-    ("compile", lambda t: t.compile, "leave it out (false)"),
-    ("precision", lambda t: t.precision is Precision.FP16, "use BF16 or FP32"),
+    ("compile", lambda t: t.compile and sharded(t), f"together with FSDP2 {NOT_BUILT}", "use one of them"),
+    (
+        "compile",
+        lambda t: t.compile and t.activation_checkpointing,
+        f"together with activationCheckpointing {NOT_BUILT}",
+        "use one of them",
+    ),
+    (
+        "compile",
+        lambda t: t.compile and shutil.which(os.environ.get("CXX", "g++")) is None,
+        "needs a C++ compiler, and the image has no g++",
+        "FROM the image, and install g++; or leave it out",
+    ),
 )
 FINE_TUNE: tuple[Row, ...] = (
-    ("trainableModules", lambda f: bool(f.trainable_modules), "use frozenModules with strategy Full"),
-    ("gradualUnfreezingEpochs", lambda f: f.gradual_unfreezing_epochs is not None, "leave it out"),
-    ("layerDecay", lambda f: f.layer_decay != 1, "leave it out (1)"),
-    ("linearProbeEpochs", lambda f: f.linear_probe_epochs is not None, "use a FeatureExtraction stage before a Full one"),
-    ("lora", lambda f: f.lora is not None, "leave it out"),
+    (
+        "regularizers",
+        lambda f: f.strategy is Strategy.LORA and any(part.type is Regularizer.L2SP for part in f.regularizers),
+        "L2SP says nothing of LoRA, whose weights rest where training began",
+        "use L2, which keeps the updates small",
+    ),
 )
+DISTILL: tuple[Row, ...] = (
+    (
+        "losses",
+        lambda d: mixes(d) and any(part.type is DistillLoss.DKD for part in d.losses),
+        "DKD needs one true class a sample, and mixup and cutmix give two",
+        "use KD",
+    ),
+    (
+        "compile",
+        lambda d: d.compile and any(part.type not in (DistillLoss.KD, DistillLoss.DKD) for part in d.losses),
+        "does not go with losses that look inside the student",
+        "leave it out, or imitate scores (KD, DKD)",
+    ),
+)
+ROUNDED: tuple[Row, ...] = (
+    ("compile", lambda t: t.compile, f"of a model that rounds {NOT_BUILT}", "leave it out"),
+    ("parallelism", sharded, f"FSDP2 of a model that rounds {NOT_BUILT}", "use DDP"),
+    (
+        "activationCheckpointing",
+        lambda t: t.activation_checkpointing,
+        "ranges of activations follow each run of a layer, so a second run would see others",
+        "leave it out",
+    ),
+)
+"""Of quantization-aware training."""
+MASKED: tuple[Row, ...] = (("parallelism", sharded, f"FSDP2 with weights that stay zero {NOT_BUILT}", "use DDP"),)
+"""Of the recovery from a pruning that makes zeros."""
 
 
-def refuse(spec: FineTune | Distill | Prune | Export | Training, *, field: str) -> None:
-    """Raise MethodRefused for the first field of a stage that this version does not do; `field` is the path of the stage's kind."""
-    if isinstance(spec, Prune):
-        if spec.recovery is not None:
-            _check(spec.recovery, TRAINING, f"{field}.recovery")
-        return
+def refuse(spec: Distill | Prune | Export | Training, *, field: str) -> None:
+    """Raise MethodRefused for the first field of a stage that can't be had; `field` is the path of the stage's kind."""
+    if isinstance(spec, Prune) and spec.recovery is not None:
+        masked = spec.granularity in (Granularity.WEIGHT, Granularity.NM)
+        _check(spec.recovery, TRAINING + (MASKED if masked else ()), f"{field}.recovery")
     if isinstance(spec, Training):
         _check(spec, TRAINING, field)
     if isinstance(spec, FineTune):
         _check(spec, FINE_TUNE, field)
+    if isinstance(spec, Distill):
+        _check(spec, DISTILL, field)
 
 
-def refuse_augmentation(spec: Any, task: ModuleType, *, field: str) -> None:
-    """Raise MethodRefused for an augmentation that the task does not have; `spec` is a stage or, of a pruning, its recovery."""
-    if isinstance(spec, Prune):
-        refuse_augmentation(spec.recovery, task, field=f"{field}.recovery")
-    if isinstance(spec, Training) and spec.augmentation not in task.DRAWS:
-        raise MethodRefused(
-            f"augmentation {spec.augmentation} has no meaning for {task.__name__.rpartition('.')[2].replace('_', '-')}",
-            hint=f"use {' or '.join(task.DRAWS)}",
-            field=f"{field}.augmentation",
-        )
+def refuse_rounded(settings: Training, *, field: str) -> None:
+    """The same for quantization-aware training."""
+    _check(settings, TRAINING + ROUNDED, field)
+
+
+def refuse_for_task(spec: Any, task: ModuleType, *, field: str) -> None:
+    """Raise MethodRefused for what the task's samples don't take; `spec` is a stage."""
+    called = task.__name__.rpartition(".")[2].replace("_", "-")
+    for settings, where in trainings(spec, field):
+        if settings.augmentation not in task.DRAWS:
+            raise MethodRefused(
+                f"augmentation {settings.augmentation} has no meaning for {called}",
+                hint=f"use {' or '.join(task.DRAWS)}",
+                field=f"{where}.augmentation",
+            )
+        for name in ("mixup", "cutmix"):
+            if getattr(settings, name) and not getattr(task, "MIXES", False):
+                raise MethodRefused(
+                    f"{name} has no meaning for {called}: only images have one between two of them",
+                    hint="leave it out (0)",
+                    field=f"{where}.{name}",
+                )
+
+
+def trainings(spec: Any, field: str) -> Iterator[tuple[Training, str]]:
+    """Every block of a stage that says how to train, and its path."""
+    if isinstance(spec, Training):
+        yield spec, field
+    for name in ("recovery", "training"):
+        if isinstance(found := getattr(spec, name, None), Training):
+            yield found, f"{field}.{name}"
 
 
 def _check(block: Any, rows: Sequence[Row], field: str) -> None:
-    for name, asked, instead in rows:
+    for name, asked, why, instead in rows:
         if asked(block):
-            raise MethodRefused(f"{name} is not built in this version", hint=instead, field=f"{field}.{name}")
+            raise MethodRefused(f"{name}: {why}", hint=instead, field=f"{field}.{name}")

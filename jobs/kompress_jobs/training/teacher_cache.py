@@ -32,6 +32,7 @@ from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import ManifestInput
 from kompress_jobs.storage.store import Store, open_store
 from kompress_jobs.training.evaluate import predict
+from kompress_jobs.training.mixing import mixes
 
 log = logging.getLogger(__name__)
 SHARD = 8192
@@ -66,7 +67,7 @@ def why_online(spec: Distill, task: ModuleType) -> str:
         return "teacherCache is Off"
     if task.DRAWS[spec.augmentation]:
         return f"augmentation {spec.augmentation} changes every sample in every epoch"
-    if spec.mixup or spec.cutmix:
+    if mixes(spec):
         return "mixup and cutmix make other samples in every epoch"
     return ""
 

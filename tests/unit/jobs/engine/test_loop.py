@@ -1,42 +1,21 @@
 """The loop: the losses it should have, what it keeps, and when it stops."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from short_trainings import metrics, train
 from torch import nn
 
 from kompress_api.errors import LossNotFinite, MethodRefused
-from kompress_api.stages.fine_tune import FineTune
 from kompress_jobs.context import StageContext
 from kompress_jobs.engine import Bench
 from kompress_jobs.training import loop
-from kompress_jobs.training.state import State, build_state
 
 MakeContext = Callable[..., StageContext]
 GOLDEN = Path(__file__).parent / "golden_losses.txt"
-
-
-def metrics(context: StageContext, name: str) -> list[float]:
-    """What was told of one metric, in order."""
-    lines = (context.scratch / "events.jsonl").read_text().splitlines()
-    events = [json.loads(line) for line in lines]
-    return [event["values"][name] for event in events if event["type"] == "metrics" and name in event["values"]]
-
-
-def train(context: StageContext) -> tuple[Bench, State]:
-    """Train the stage's model with what the stage says; no figures, no bundle."""
-    assert context.input.stage is not None
-    spec = context.input.stage.spec
-    assert isinstance(spec, FineTune)
-    bench = Bench(context)
-    found = bench.take("model")
-    state = build_state(found.model, spec)
-    bench.train(bench.plan(found, spec, spec.epochs), state)
-    return bench, state
 
 
 def test_the_losses_are_those_written_down(make_context: MakeContext) -> None:
@@ -75,6 +54,9 @@ def test_accumulated_micro_batches_are_the_whole_batch(make_context: MakeContext
         {"optimizer": "Adam", "schedule": "Constant", "labelSmoothing": 0.1, "classWeights": "Balanced"},
         {"augmentation": "Standard"},
         {"augmentation": "None", "ema": {"decay": 0.9}},
+        {"mixup": 0.2, "cutmix": 1.0},
+        {"regularizers": [{"type": "L2SP", "weight": 1e-3}], "layerDecay": 0.8},
+        {"precision": "FP16"},
     ],
 )
 def test_every_setting_learns(settings: dict[str, Any], make_context: MakeContext) -> None:

@@ -12,11 +12,13 @@ from kompress_api.stages.fine_tune import Strategy
 from kompress_api.stages.fuse import FuseMethod
 from kompress_api.stages.prune import Granularity, Importance
 from kompress_api.stages.stage import KINDS
+from kompress_api.training import Regularizer
 from kompress_jobs import registry
 
 VALUES: dict[str, list[str]] = {
     "strategies": list(Strategy),
     "losses": list(DistillLoss),
+    "regularizers": list(Regularizer),
     "granularities": list(Granularity),
     "importances": list(Importance),
     "exporters": list(FormatType),

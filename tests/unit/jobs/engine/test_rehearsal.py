@@ -117,8 +117,12 @@ def test_a_budget_out_of_reach_is_refused_before_anything_runs(digits: Data, tmp
 @pytest.mark.parametrize(
     ("stages", "error", "field"),
     [
-        ([{"name": "a", "fineTune": {"epochs": 1, "strategy": "LoRA"}}], UnknownMethod, "spec.stages[0].fineTune.strategy"),
-        ([ADAPT, {"name": "b", "fineTune": {"epochs": 1, "mixup": 0.2}}], MethodRefused, "spec.stages[1].fineTune.mixup"),
+        ([{"name": "a", "fineTune": {"epochs": 1, "strategy": "LoRA"}}], MethodRefused, "spec.stages[0].fineTune.lora"),
+        (
+            [ADAPT, {"name": "b", "fineTune": {"epochs": 1, "activationCheckpointing": True}}],
+            MethodRefused,
+            "spec.stages[1].fineTune.activationCheckpointing",
+        ),
         (
             [{"name": "a", "fineTune": {"epochs": 1, "frozenModules": ["*"]}}],
             MethodRefused,

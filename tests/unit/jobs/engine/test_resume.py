@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from recorded_training import STOP_AFTER, record
+from recorded_training import MODEL, STOP_AFTER, record
 from safetensors import safe_open
 
 from kompress_api.errors import Interrupted
@@ -37,13 +37,35 @@ def test_one_process_goes_on_with_the_same_losses(tmp_path: Path) -> None:
     assert resumed["figures"] == whole["figures"], "the average of the weights is resumed too"
 
 
-def record_by_two(folder: Path, *trainings: str) -> dict[str, Any]:
+RESIDUAL = {"source": "python://tiny_models:residual"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        ({"regularizers": [{"type": "L2SP", "weight": 0.01}, {"type": "L2", "weight": 1e-4}], "mixup": 0.4, "cutmix": 1.0}, MODEL),
+        ({"precision": "FP16", "gradientClipNorm": 1.0}, MODEL),
+        ({"activationCheckpointing": True, "earlyStopping": {"patience": 5}}, RESIDUAL),
+        ({"compile": True}, MODEL),
+    ],
+    ids=",".join,
+)
+def test_whatever_a_training_is_told_it_goes_on_bit_by_bit(settings: dict[str, Any], model: dict[str, Any], tmp_path: Path) -> None:
+    whole = record(tmp_path, scratch="whole", settings=settings, model=model)
+    stopped = record(tmp_path, scratch="stopped", stop_rank=0, settings=settings, model=model)
+    resumed = record(tmp_path, scratch="resumed", resume=True, attempt=2, settings=settings, model=model)
+    assert stopped["losses"] | resumed["losses"] == whole["losses"]
+    assert set(stopped["losses"]).isdisjoint(resumed["losses"])
+    assert resumed["figures"] == whole["figures"]
+
+
+def record_by_two(folder: Path, *trainings: str, **settings: Any) -> dict[str, Any]:
     """What two processes recorded."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "recorded_training", str(folder), *trainings]
+    command = [sys.executable, "-m", "recorded_training", str(folder), json.dumps(settings), *trainings]
     ranks = [subprocess.Popen(command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
     try:
         assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
@@ -71,6 +93,24 @@ def test_one_process_stops_and_two_go_on(tmp_path: Path) -> None:
     resumed = record_by_two(tmp_path, "resumed")["resumed"]
     assert stopped["losses"] | resumed["losses"] == pytest.approx(whole["losses"], rel=1e-4)
     assert set(stopped["losses"]).isdisjoint(resumed["losses"]), "the checkpoint was used"
+
+
+def test_sharded_over_two_a_training_is_the_same_and_one_goes_on_with_it(tmp_path: Path) -> None:
+    """FSDP2: neither the result nor what can go on from a checkpoint depends on how the weights were spread."""
+    own = {"gradientClipNorm": 1.0, "gradientAccumulationSteps": 2, "regularizers": [{"type": "L2SP", "weight": 0.01}]}
+    told = record_by_two(tmp_path, parallelism="FSDP2", earlyStopping={"patience": 5}, **own)
+    whole, stopped, resumed = (told[name] for name in ("whole", "stopped", "resumed"))
+    assert stopped["interrupted"], "one rank was asked, both stopped"
+    assert 0 < min(map(int, resumed["losses"])) <= STOP_AFTER + 2
+    assert stopped["losses"] | resumed["losses"] == pytest.approx(whole["losses"], rel=1e-6)
+    assert resumed["figures"] == pytest.approx(whole["figures"], rel=1e-5)
+    settings = {"earlyStopping": {"patience": 5}, **own}
+    unsharded = record(tmp_path, scratch="unsharded", settings=settings)
+    assert whole["losses"] == pytest.approx(unsharded["losses"], rel=1e-4)
+    assert whole["figures"]["accuracy"] == pytest.approx(unsharded["figures"]["accuracy"], abs=0.01)
+    alone = record(tmp_path, scratch="alone", resume=True, attempt=3, settings=settings)
+    assert alone["losses"] == pytest.approx(resumed["losses"], rel=1e-4)
+    assert alone["figures"]["accuracy"] == pytest.approx(whole["figures"]["accuracy"], abs=0.01)
 
 
 RESUME_WITHOUT_PICKLE = """

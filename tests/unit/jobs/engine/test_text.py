@@ -293,7 +293,7 @@ def test_a_pod_says_what_does_not_fit(make_context: MakeContext, bert: Path, sen
     )
     Bench(context).take("model")
     told = "".join(path.read_text() for path in context.scratch.glob("*") if path.is_file())
-    assert "2 weights of the source do not fit the model and start fresh: classifier.bias, classifier.weight" in told
+    assert "2 weights do not come with the model and start fresh: classifier.bias, classifier.weight" in told
     assert f"{ROWS} of {ROWS} training samples that were looked at are longer than the model takes" in told
 
 

@@ -1,6 +1,7 @@
 """Trainings whose every loss is written down.
 
-`python -m recorded_training FOLDER [whole stopped resumed]` is one rank of a gang that is stopped and goes on, or does a part of it.
+`python -m recorded_training FOLDER SETTINGS [whole stopped resumed]` is one rank of a gang that is stopped and goes on, or does a part
+of it; SETTINGS are those of fineTune that differ, as JSON.
 """
 
 import json
@@ -25,12 +26,18 @@ STOP_AFTER = 7
 
 
 def record(
-    folder: Path, *, stop_rank: int | None = None, resume: bool = False, every_steps: int | None = None, **context: Any
+    folder: Path,
+    *,
+    stop_rank: int | None = None,
+    resume: bool = False,
+    every_steps: int | None = None,
+    settings: dict[str, Any] | None = None,
+    **context: Any,
 ) -> dict[str, Any]:
     """Train, and return the mean loss of every step over the ranks, whether it was interrupted, and the last figures."""
     # Small batches then: a step must not be over before a checkpoint is.
     policy = {"checkpoint": {"everySteps": every_steps}, "batchSize": 8} if every_steps else {}
-    made = build_context(folder, {"fineTune": STAGE["fineTune"] | policy}, model=MODEL, **context)
+    made = build_context(folder, {"fineTune": STAGE["fineTune"] | policy | (settings or {})}, **({"model": MODEL} | context))
     assert made.input.stage is not None
     spec = made.input.stage.spec
     assert isinstance(spec, FineTune)
@@ -44,7 +51,7 @@ def record(
 
     def recorded(model: torch.nn.Module, batch: Any) -> torch.Tensor:
         loss = learn(model, batch)
-        losses[state.step] = float(loss.detach())
+        losses[state.step] = losses.get(state.step, 0.0) + float(loss.detach()) * batch.share
         if state.step + 1 == STOP_AFTER and made.rank == stop_rank:
             made.stop.request()
         return loss
@@ -68,7 +75,10 @@ def main() -> None:
     dist.init_process_group("gloo")
     gang = {"rank": rank, "world_size": world_size}
     trainings: dict[str, dict[str, Any]] = {"whole": {}, "stopped": {"stop_rank": 1}, "resumed": {"resume": True, "attempt": 2}}
-    told = {name: record(folder, scratch=name, **trainings[name], **gang) for name in sys.argv[2:] or trainings}
+    told = {
+        name: record(folder, scratch=name, settings=json.loads(sys.argv[2]), **trainings[name], **gang)
+        for name in sys.argv[3:] or trainings
+    }
     if rank == 0:
         (folder / "told.json").write_text(json.dumps(told))
     dist.destroy_process_group()

@@ -33,6 +33,15 @@ class Normless(nn.Module):
         return self.layers(images)
 
 
+class Hungry(Normless):
+    """Wants 8 MiB for each image that it learns from, and only looks at their address: enough to run out of memory without using any."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            torch.empty(len(images), 2**21)
+        return super().forward(images)
+
+
 class Forgetful(Convolutional):
     """Keeps state where no bundle can see it."""
 
@@ -153,6 +162,10 @@ def convolutional(num_classes: int, width: int = 16, dropout: float = 0.0) -> nn
 
 def normless(num_classes: int) -> nn.Module:
     return Normless(num_classes)
+
+
+def hungry(num_classes: int) -> nn.Module:
+    return Hungry(num_classes)
 
 
 def forgetful(num_classes: int) -> nn.Module:
