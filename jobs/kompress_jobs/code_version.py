@@ -30,6 +30,7 @@ LIBRARIES = (
     "onnx",
     "onnxscript",
     "onnxruntime",
+    "openvino",
 )
 PYTHON = "python://"
 

@@ -1,8 +1,8 @@
 """`python -m kompress_jobs.reload FOLDER`: read a bundle or an export in a clean process and say what it answers.
 
 A stage succeeds only after this process, which shares nothing with the one that made the model, has given the same
-answers on real inputs. `kompress verify` runs the same program. Torch is imported for a bundle only, so that the memory an
-exported model needs is not hidden behind it.
+answers on real inputs. `kompress verify` runs the same program. Torch is imported for a bundle, and for a format that torch itself
+runs, only, so that the memory an exported model needs is not hidden behind it.
 """
 
 import argparse
@@ -30,6 +30,8 @@ ATOL = 1e-4
 EXPORT = "export.json"
 SECONDS = 600
 FREE_AXIS = 8
+RUNS = 3
+"""Of each batch size before its memory is read: engines that compile on use are done then."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,21 @@ class Answer:
 
     outputs: "numpy.ndarray[Any, Any]"
     """(samples, classes)."""
-    peak_memory_bytes: int
-    """Largest resident size of the process, the engine's own libraries included."""
+    peaks: dict[int, int]
+    """By batch size: largest resident size of a process that has served no larger one, the engine's own libraries included."""
 
 
-def run(folder: Path, inputs: "Sequence[numpy.ndarray[Any, Any]]", scratch: Path, *, file: str = "") -> Answer:
-    """Answer a model's inputs, in order, the batch first, in a clean process; `file` names one of an export's files.
+def run(
+    folder: Path,
+    inputs: "Sequence[numpy.ndarray[Any, Any]]",
+    scratch: Path,
+    *,
+    file: str = "",
+    threads: int = 1,
+    batch_sizes: Sequence[int] = (),
+) -> Answer:
+    """Answer a model's inputs, in order, the batch first, in a clean process; `file` names one of an export's files, which serves
+    `batch_sizes` of these inputs first.
 
     Raises ParityFailed with the process's last words when it can't read the folder.
     """
@@ -53,7 +64,9 @@ def run(folder: Path, inputs: "Sequence[numpy.ndarray[Any, Any]]", scratch: Path
     save_file({str(index): part for index, part in enumerate(inputs)}, question)
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", "kompress_jobs.reload", str(folder), "--inputs", str(question), "--outputs", str(answer)]
-    done = subprocess.run([*command, *(["--file", file] if file else [])], capture_output=True, text=True, timeout=SECONDS, check=False)
+    if file:
+        command += ["--file", file, "--threads", str(threads), "--batch-sizes", *map(str, batch_sizes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     if done.returncode != 0:
         words = done.stderr.strip().splitlines()
         raise ParityFailed(
@@ -61,7 +74,7 @@ def run(folder: Path, inputs: "Sequence[numpy.ndarray[Any, Any]]", scratch: Path
             hint="a model that is built differently in another process can't be kept: make its factory depend on its arguments only",
         )
     said = json.loads(done.stdout.strip().splitlines()[-1])
-    return Answer(load_file(answer)["outputs"], said["peakMemoryBytes"])
+    return Answer(load_file(answer)["outputs"], {int(size): peak for size, peak in said.get("peaks", {}).items()})
 
 
 def prove(folder: Path, model: "nn.Module", inputs: "Inputs", scratch: Path) -> None:
@@ -98,7 +111,7 @@ def answer_bundle(folder: Path, inputs: "list[numpy.ndarray[Any, Any]] | None") 
 
 
 def answer_export(
-    folder: Path, inputs: "list[numpy.ndarray[Any, Any]] | None", file: str
+    folder: Path, inputs: "list[numpy.ndarray[Any, Any]] | None", file: str, threads: int, batch_sizes: Sequence[int]
 ) -> tuple["numpy.ndarray[Any, Any]", dict[str, Any]]:
     """Open one file of an export (the first by default) in its engine and run it."""
     import numpy
@@ -109,12 +122,18 @@ def answer_export(
     entry = next((entry for entry in written["files"] if not file or entry["file"] == file), None)
     if entry is None:
         raise ArtifactMissing(f"{folder} holds no {file}", hint=f"it has {', '.join(e['file'] for e in written['files'])}")
-    engine = registry.load("exporters", entry["exporter"], field="export.json: exporter").open_engine(folder / entry["file"], threads=1)
+    engine = registry.load("exporters", entry["exporter"], field="export.json: exporter").open_engine(folder / entry["file"], threads)
     question = inputs if inputs is not None else zeros(written["inputs"], entry["batch"] or 1)
-    count = len(question[0])
+    count, peaks = len(question[0]), {}
+    for size in sorted(batch_sizes):
+        rows = numpy.arange(size) % count
+        for _ in range(RUNS):
+            engine([part[rows] for part in question])
+        peaks[size] = peak_memory_bytes()
     step = entry["batch"] or count
     parts = [engine([part[start : start + step] for part in question]) for start in range(0, count - step + 1, step)]
-    return numpy.concatenate(parts), {"task": written["task"], "labels": written["labels"], "metrics": written["metrics"]}
+    said = {"task": written["task"], "labels": written["labels"], "metrics": written["metrics"], "peaks": peaks}
+    return numpy.concatenate(parts), said
 
 
 def zeros(inputs: list[dict[str, Any]], batch: int) -> "list[numpy.ndarray[Any, Any]]":
@@ -141,13 +160,18 @@ def main() -> int:
     parser.add_argument("--inputs", type=Path, help="safetensors file with the model's inputs as `0`, `1`, ...; default: zeros")
     parser.add_argument("--outputs", type=Path, help="safetensors file to write the tensor `outputs` to")
     parser.add_argument("--file", default="", help="file of an export; default: the first")
+    parser.add_argument("--threads", type=int, default=1, help="threads of an export's engine")
+    parser.add_argument("--batch-sizes", type=int, nargs="*", default=[], help="batch sizes that the memory is told of")
     given = parser.parse_args()
     from safetensors.numpy import load_file, save_file
 
     inputs = [part for _, part in sorted(load_file(given.inputs).items())] if given.inputs else None
     try:
         exported = (given.folder / EXPORT).is_file()
-        outputs, said = answer_export(given.folder, inputs, given.file) if exported else answer_bundle(given.folder, inputs)
+        if exported:
+            outputs, said = answer_export(given.folder, inputs, given.file, given.threads, given.batch_sizes)
+        else:
+            outputs, said = answer_bundle(given.folder, inputs)
     except KompressError as error:
         print(f"{error.reason}: {error}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

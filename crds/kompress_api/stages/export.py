@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from kompress_api.base import Model
+from kompress_api.base import Model, Rule
 
 
 class FormatType(StrEnum):
@@ -23,11 +23,12 @@ class Format(Model):
     type: FormatType
     """TorchScript is deprecated and warned about."""
     opset: Annotated[int, Field(ge=13, le=30)] | None = None
-    """ONNX opset; absent: the exporter's default."""
+    """ONNX opset, 18 to 23; absent: the exporter's default."""
     dynamic_batch: bool = True
     """The batch axis is free; else it is fixed to the first batch size."""
     precision: Literal["FP32", "FP16", "INT8"] | None = None
-    """Arithmetic of the graph; INT8 follows the bundle's quantization recipe. Absent: as the bundle says, FP32 where it has no recipe."""
+    """Arithmetic of the graph; FP16 rounds the model's weights and activations, not the baseline's; INT8 follows the bundle's quantization
+    recipe. Absent: as the bundle says, FP32 where it has no recipe."""
 
 
 class Device(StrEnum):
@@ -64,7 +65,7 @@ class Verify(Model):
     num_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     """Validation samples that are compared."""
     atol: Annotated[float, Field(ge=0, le=1e6)] = 1e-3
-    """Largest absolute difference of an output, beyond rtol."""
+    """Largest absolute difference of an output, beyond rtol. Of FP16 and INT8 only predictions count."""
     rtol: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """Largest relative difference of an output."""
     min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.99
@@ -84,10 +85,19 @@ class Export(Model):
     """Lower a model for its targets, verify it and measure it."""
 
     formats: Annotated[list[Format], Field(min_length=1, max_length=4)]
-    """Files that are written; the first is the one that goals and `summary` read."""
+    """Files that are written, each type once; the first is the one that goals and `summary` read."""
     targets: Annotated[list[Target], Field(min_length=1, max_length=8)] = [Target()]
     """Where latency is measured; the first is the one that goals and `summary` read."""
     verify: Verify = Verify()
     """What makes the exported model the same model."""
     benchmark: Benchmark = Benchmark()
     """How latency is measured."""
+
+    rules = (
+        Rule(
+            cel="self.formats.all(f, self.formats.exists_one(g, g.type == f.type))",
+            holds=lambda e: len({form.type for form in e.formats}) == len(e.formats),
+            message="each type of format once: figures go by that name; write another precision in an export of its own",
+            field="formats",
+        ),
+    )

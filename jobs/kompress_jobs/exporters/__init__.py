@@ -1,9 +1,15 @@
 """File formats. The format's name is the module, with
 
-- `SUFFIX`, of its file, and `QUANTIZER`, the module of `quantizers/` that writes its quantized graphs, where there is one,
-- `lower(model, preprocessing, path, batch, opset, metadata)`, which writes it,
+- `SUFFIX`, of its file; what lies beside it under the same stem belongs to it,
+- `lower(model, preprocessing, path, batch, metadata)`, which writes it,
 - `rehearse(model, preprocessing, batch, field)`, which refuses by field path what can't be written, without writing,
-- `open_engine(path, threads) -> Engine`, which reads it without importing what wrote it.
+- `open_engine(path, threads) -> Engine`, which reads it without importing what wrote it,
+
+and where it has them
+
+- `QUANTIZER`, the module of `quantizers/` whose recipes `lower` takes as `recipe`, and `MODES`, those that its engine has kernels for,
+- `OPSETS`, what `lower` takes as `opset`,
+- `DEPRECATED`, what to say to who still wants it.
 """
 
 from collections.abc import Callable, Sequence

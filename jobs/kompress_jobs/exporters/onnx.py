@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kompress_api.errors import MethodRefused
+from kompress_api.stages.quantize import QuantizeMode
 from kompress_jobs.exporters import Engine
 
 if TYPE_CHECKING:
@@ -17,15 +17,28 @@ if TYPE_CHECKING:
 
 SUFFIX = ".onnx"
 QUANTIZER = "onnx_runtime"
+MODES = tuple(QuantizeMode)
+OPSETS = range(18, 24)
+"""What torch's exporter writes without converting between versions, which may silently leave the graph as it is."""
 METADATA = "kompress"
 """Key of the model's own metadata: labels and preprocessing, as JSON."""
 
 
 def lower(
-    model: "nn.Module", preprocessing: "Preprocessing", path: Path, *, batch: int | None, opset: int | None, metadata: Mapping[str, Any]
+    model: "nn.Module",
+    preprocessing: "Preprocessing",
+    path: Path,
+    *,
+    batch: int | None,
+    metadata: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None = None,
+    opset: int | None = None,
 ) -> None:
     """Write `model` (evaluation mode, CPU) to `path`; `batch` is the only batch size that the file takes, None: any."""
     import torch
+
+    from kompress_jobs.capture import free_axes
+    from kompress_jobs.quantizers import onnx_runtime
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -42,30 +55,20 @@ def lower(
         )
     assert program is not None
     program.model.metadata_props[METADATA] = json.dumps(metadata, sort_keys=True)
-    program.save(str(path))
+    if recipe is None:
+        program.save(str(path))
+        return
+    plain = path.with_name(f"float-{path.name}")
+    program.save(str(plain))
+    onnx_runtime.apply(plain, path, dict(recipe))
+    plain.unlink()
 
 
 def rehearse(model: "nn.Module", preprocessing: "Preprocessing", *, batch: int | None, field: str) -> None:
     """Capture the graph as `lower` does; raises MethodRefused with the exporter's words when it can't be captured."""
-    import torch
+    from kompress_jobs import capture
 
-    try:
-        torch.export.export(model, preprocessing.sample(batch or 2), dynamic_shapes=free_axes(preprocessing, batch), strict=False)
-    except Exception as error:
-        raise MethodRefused(
-            f"the model's graph can't be captured for ONNX: {str(error).strip().splitlines()[0]}",
-            hint="remove control flow that depends on values from its forward pass"
-            + (", or set dynamicBatch: false" if batch is None else ""),
-            field=field,
-        ) from error
-
-
-def free_axes(preprocessing: "Preprocessing", batch: int | None) -> tuple[dict[int, Any], ...]:
-    """Of each input, the axes that may have any length."""
-    import torch
-
-    first = (0,) if batch is None else ()
-    return tuple(dict.fromkeys((*first, *axes), torch.export.Dim.DYNAMIC) for axes in preprocessing.axes)
+    capture.require(model, preprocessing, batch, form="ONNX", field=field)
 
 
 def open_engine(path: Path, threads: int) -> Engine:

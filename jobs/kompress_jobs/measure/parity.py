@@ -49,8 +49,8 @@ def compare(expected: Array, found: Array, verify: Verify) -> Parity:
     )
 
 
-def require(parity: Parity, verify: Verify, *, quantized: bool = False, field: str) -> None:
-    """Raise ParityFailed with the figures when the exported model is not the same model. Of a quantized one only predictions count."""
+def require(parity: Parity, verify: Verify, *, rounded: bool = False, field: str) -> None:
+    """Raise ParityFailed with the figures when the exported model is not the same model. Of one with fewer bits only predictions count."""
     if parity.agreement < verify.min_agreement:
         raise ParityFailed(
             f"the exported model agrees with the PyTorch model on {parity.agreement:.4f} of {parity.samples} samples, less than "
@@ -58,7 +58,7 @@ def require(parity: Parity, verify: Verify, *, quantized: bool = False, field: s
             hint="export in FP32, ignore the layers that suffer, or lower verify.minAgreement if the loss is wanted",
             field=f"{field}.verify.minAgreement",
         )
-    if parity.excess > 0 and not quantized:
+    if parity.excess > 0 and not rounded:
         raise ParityFailed(
             f"scores of the exported model differ by up to {parity.max_absolute:.3g} on {parity.samples} samples, beyond "
             f"atol {verify.atol:g} + rtol {verify.rtol:g}",

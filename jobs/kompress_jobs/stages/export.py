@@ -18,8 +18,9 @@ from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.exporters import Engine
+from kompress_jobs.half import halved
 from kompress_jobs.measure import latency, parity
-from kompress_jobs.measure.on_engine import BATCH, arrays, real_inputs, score
+from kompress_jobs.measure.on_engine import BATCH, arrays, filled, real_inputs, score
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.rehearsal import Room
 
@@ -45,10 +46,13 @@ def run(context: StageContext) -> StageOutput:
     spec = context.input.stage.spec
     assert isinstance(spec, Export)
     bench = Bench(context)
-    refuse(spec, field=bench.field())
     exporters = {form.type: registry.load("exporters", form.type, field=bench.field("formats")) for form in spec.formats}
+    refuse(spec, exporters, field=bench.field())
     models = {role: bench.take(role, "Keep") for role in ("model", "baseline")}
     refuse_recipe(spec, exporters, models["model"], field=bench.field())
+    for exporter in exporters.values() if bench.gang.rank == 0 else ():
+        if words := getattr(exporter, "DEPRECATED", ""):
+            context.events.warning(words)
     measured = {role: bench.before(role, found) for role, found in models.items()}
     output, stopped = StageOutput(), False
     if bench.gang.rank == 0:
@@ -78,15 +82,16 @@ def export(
         if bench.context.stop.requested:
             raise stopped_from_outside()
         bench.context.events.progress(index, len(spec.formats), f"lowering to {form.type}")
-        exporter, stem = exporters[form.type], "model" if index == 0 else f"model{index}"
+        exporter, stem = exporters[form.type], stem_of(index)
         lowered = {}
         for role, found in models.items():
             folders[role].mkdir(parents=True, exist_ok=True)
             path = folders[role] / f"{stem}{exporter.SUFFIX}"
-            lower(exporter, found, path, form, spec)
-            lowered[role] = Lowered(path)
+            asked = form if role == "model" else for_baseline(form)
+            lower(exporter, found, path, asked, spec)
+            lowered[role] = Lowered(path, {"modelSizeBytes": bytes_of(path)})
             describe(bench, folders[role], found, spec, exporters, measured[role])
-            prove(bench, lowered[role], found, spec, form, details if role == "model" else None)
+            prove(bench, lowered[role], found, spec, asked, details if role == "model" else None)
             scored = score(bench, exporter.open_engine(path, 1), found, step_of(form, spec))
             lowered[role].figures |= scored.values | {name: measured[role].values[name] for name in ("parameters", "macs")}
             if role == "model" and index == 0:
@@ -102,18 +107,28 @@ def export(
     return StageOutput(folders["model"], metrics, details)
 
 
-def refuse(spec: Export, *, field: str) -> None:
+def refuse(spec: Export, exporters: Mapping[Any, ModuleType], *, field: str) -> None:
     """Raise MethodRefused for what has no meaning or is not built."""
+    keys = [target.key for target in spec.targets]
     for index, target in enumerate(spec.targets):
         if target.device is not Device.CPU:
             raise MethodRefused(
                 "GPU targets are not built in this version", hint="use device CPU", field=f"{field}.targets[{index}].device"
             )
+        if target.key in keys[:index]:
+            raise MethodRefused(
+                f"two targets are called {target.key}, and figures go by that name",
+                hint="give one of them another name",
+                field=f"{field}.targets[{index}].name",
+            )
     fixed = spec.targets[0].batch_sizes[0]
     for index, form in enumerate(spec.formats):
-        if form.precision == "FP16":
+        opsets = getattr(exporters[form.type], "OPSETS", ())
+        if form.opset is not None and form.opset not in opsets:
             raise MethodRefused(
-                "precision FP16 is not built in this version", hint="use FP32 or INT8", field=f"{field}.formats[{index}].precision"
+                f"{form.type.value} can't be written in opset {form.opset}" if opsets else f"{form.type.value} has no opsets",
+                hint=f"use one of {opsets[0]} to {opsets[-1]}, or leave it out" if opsets else "leave it out",
+                field=f"{field}.formats[{index}].opset",
             )
         if not form.dynamic_batch and any(target.batch_sizes != [fixed] for target in spec.targets):
             raise MethodRefused(
@@ -128,35 +143,61 @@ def step_of(form: Format, spec: Export) -> int | None:
     return None if form.dynamic_batch else spec.targets[0].batch_sizes[0]
 
 
+def stem_of(index: int) -> str:
+    """Name of a format's file, without its suffix."""
+    return f"model{index or ''}"
+
+
+def bytes_of(path: Path) -> int:
+    """Size of a format's file, and of those beside it under the same stem."""
+    return sum(entry.stat().st_size for entry in path.parent.glob(f"{path.stem}.*"))
+
+
+def for_baseline(form: Format) -> Format:
+    """How the baseline is lowered: rounding to FP16 is something that the stage does to the model, as a recipe is."""
+    return form.model_copy(update={"precision": "FP32"}) if form.precision == "FP16" else form
+
+
 def lower(exporter: ModuleType, found: Loaded, path: Path, form: Format, spec: Export) -> None:
     """Write one file; a fixed batch axis takes the first target's first batch size."""
     model = found.model.cpu().eval()
     preprocessing, recipe = found.description.preprocessing, recipe_of(form, found)
     metadata = {"labels": found.description.labels, "preprocessing": preprocessing.dump()}
-    plain = path if recipe is None else path.with_name(f"float-{path.name}")
-    exporter.lower(model, preprocessing, plain, batch=step_of(form, spec), opset=form.opset, metadata=metadata)
-    if recipe is not None:
-        registry.load("quantizers", recipe["quantizer"], field="bundle.json: quantization.quantizer").apply(plain, path, recipe)
-        plain.unlink()
+    options = {"recipe": recipe, "opset": form.opset}
+    exporter.lower(
+        halved(model) if form.precision == "FP16" else model,
+        preprocessing,
+        path,
+        batch=step_of(form, spec),
+        metadata=metadata,
+        **{name: value for name, value in options.items() if value is not None},
+    )
 
 
 def recipe_of(form: Format, found: Loaded) -> dict[str, Any] | None:
     """How the graph is quantized; None: not at all. Without a precision the bundle decides."""
-    return None if form.precision == "FP32" else found.description.quantization
+    return None if form.precision in ("FP32", "FP16") else found.description.quantization
 
 
 def refuse_recipe(spec: Export, exporters: Mapping[Any, ModuleType], found: Loaded, *, field: str) -> None:
     """Raise MethodRefused where a format can't do what the model's recipe, or the manifest, asks for."""
-    recipe = found.description.quantization
     for index, form in enumerate(spec.formats):
-        where = f"{field}.formats[{index}].precision"
+        recipe, where = recipe_of(form, found), f"{field}.formats[{index}].precision"
         if form.precision == "INT8" and recipe is None:
             raise MethodRefused("the model has no quantization recipe", hint="export from a quantize stage", field=where)
-        quantizer = getattr(exporters[form.type], "QUANTIZER", None)
-        if recipe is not None and form.precision != "FP32" and quantizer != recipe["quantizer"]:
+        if recipe is None:
+            continue
+        exporter = exporters[form.type]
+        if getattr(exporter, "QUANTIZER", None) != recipe["quantizer"]:
             raise MethodRefused(
                 f"the recipe is for {recipe['quantizer']}, which does not write {form.type.value}",
                 hint="set precision: FP32 for this format, or use ONNX",
+                field=where,
+            )
+        if recipe["mode"] not in exporter.MODES:
+            raise MethodRefused(
+                f"the model was quantized in mode {recipe['mode']}, for which the engine of {form.type.value} has no kernels",
+                hint=f"quantize in mode {' or '.join(exporter.MODES)}, set precision: FP32 for this format, or use ONNX",
                 field=where,
             )
 
@@ -166,7 +207,7 @@ def describe(bench: Bench, folder: Path, found: Loaded, spec: Export, exporters:
     described = found.description
     files = []
     for index, form in enumerate(spec.formats):
-        file = f"{'model' if index == 0 else f'model{index}'}{exporters[form.type].SUFFIX}"
+        file = f"{stem_of(index)}{exporters[form.type].SUFFIX}"
         exporter = exporters[form.type].__name__.rpartition(".")[2]
         files.append({"file": file, "type": form.type.value, "exporter": exporter, "batch": step_of(form, spec)})
     step = {"stage": bench.input.name, "kind": bench.input.kind, "job": bench.input.job.name, "seed": bench.input.seed}
@@ -175,19 +216,26 @@ def describe(bench: Bench, folder: Path, found: Loaded, spec: Export, exporters:
 
 
 def prove(bench: Bench, lowered: Lowered, found: Loaded, spec: Export, form: Format, details: dict[str, Any] | None) -> None:
-    """Run the file in a clean process on real validation inputs; with `details`, raise ParityFailed when it is not the same model."""
+    """Run the file in a clean process for every target, on real validation inputs: its memory at each batch size, and, with `details`,
+    its answers; raise ParityFailed when it is not the same model."""
     samples, _ = bench.data.validation.read(torch.arange(min(spec.verify.num_samples, len(bench.data.validation))))
     inputs = found.description.preprocessing(samples)
     if step := step_of(form, spec):
-        inputs = tuple(part[: len(part) // step * step] for part in inputs)
-    answer = reload.run(lowered.path.parent, arrays(inputs), bench.context.scratch, file=lowered.path.name)
-    lowered.figures |= {"modelSizeBytes": lowered.path.stat().st_size, "peakMemoryBytes": answer.peak_memory_bytes}
+        inputs = filled(inputs, max(1, len(inputs[0]) // step) * step)
+    folder, question = lowered.path.parent, arrays(inputs)
+    answers = []
+    for target in spec.targets:
+        where = {"file": lowered.path.name, "threads": target.threads, "batch_sizes": target.batch_sizes}
+        answers.append(reload.run(folder, question, bench.context.scratch, **where))
+        for size in target.batch_sizes:
+            lowered.at[form.type.value, target.key, size] = {"peakMemoryBytes": float(answers[-1].peaks[size])}
     if details is not None:
         with torch.inference_mode():
             parts = zip(*(part.split(BATCH) for part in inputs), strict=True)
             expected = torch.cat([bench.task.logits(found.model(*part)) for part in parts]).numpy()
-        compared = parity.compare(expected, answer.outputs, spec.verify)
-        parity.require(compared, spec.verify, quantized=recipe_of(form, found) is not None, field=bench.field())
+        compared = parity.compare(expected, answers[0].outputs, spec.verify)
+        rounded = form.precision == "FP16" or recipe_of(form, found) is not None
+        parity.require(compared, spec.verify, rounded=rounded, field=bench.field())
         details["parity"][form.type.value] = compared.dump()
 
 
@@ -211,7 +259,7 @@ def time(
             taken = latency.interleaved(runs, warmup=spec.benchmark.warmup, iterations=spec.benchmark.iterations)
             place = form.type.value, target.key, batch_size
             for role, seconds in taken.items():
-                lowered[role].at[place] = latency.summarize(seconds, batch_size)
+                lowered[role].at[place] |= latency.summarize(seconds, batch_size)
             details["speedups"].append(
                 {"format": form.type.value, "target": target.key, "batchSize": batch_size}
                 | latency.speedup(taken["baseline"], taken["model"])
@@ -240,14 +288,15 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     """See `rehearsal`: the model's graph is captured for every format, no file is written."""
     spec = stage.spec
     assert isinstance(spec, Export)
-    refuse(spec, field=field)
     found = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
     exporters = {
         form.type: registry.load("exporters", form.type, field=f"{field}.formats[{index}].type") for index, form in enumerate(spec.formats)
     }
+    refuse(spec, exporters, field=field)
     refuse_recipe(spec, exporters, found, field=field)
+    model = found.model.eval()
     for index, form in enumerate(spec.formats):
-        exporter = exporters[form.type]
-        preprocessing, where = found.description.preprocessing, f"{field}.formats[{index}].type"
-        exporter.rehearse(found.model.eval(), preprocessing, batch=step_of(form, spec), field=where)
+        preprocessing, half = found.description.preprocessing, form.precision == "FP16"
+        where = f"{field}.formats[{index}].{'precision' if half else 'type'}"
+        exporters[form.type].rehearse(halved(model) if half else model, preprocessing, batch=step_of(form, spec), field=where)
     return found

@@ -78,7 +78,7 @@ def quantize(bench: Bench, spec: Quantize, found: Loaded, floats: Measured) -> t
     folder.mkdir(parents=True, exist_ok=True)
     plain, target = folder / "float.onnx", folder / "quantized.onnx"
     bench.context.events.progress(0, 3, "lowering")
-    exporter.lower(found.model.cpu().eval(), found.description.preprocessing, plain, batch=None, opset=None, metadata={})
+    exporter.lower(found.model.cpu().eval(), found.description.preprocessing, plain, batch=None, metadata={})
     bench.context.events.progress(1, 3, "calibration")
     recipe = quantizer.calibrate(plain, recipe_of(spec, exporter.QUANTIZER), batches(bench, found, spec.calibration.num_samples))
     quantizer.apply(plain, target, recipe)

@@ -41,7 +41,7 @@ def operators(path: Path) -> dict[str, int]:
 def lowered(model: nn.Module, folder: Path) -> Path:
     path = folder / "float.onnx"
     images = Preprocessing(image_size=8, channels=1, mean=[0.5], std=[0.5])
-    exporter.lower(model.eval(), images, path, batch=None, opset=None, metadata={"labels": []})
+    exporter.lower(model.eval(), images, path, batch=None, metadata={"labels": []})
     return path
 
 

@@ -11,6 +11,7 @@ from kompress_api.stages.export import Export
 from kompress_api.stages.fine_tune import FineTune
 from kompress_api.stages.prune import Prune
 from kompress_api.training import Training
+from kompress_jobs import registry
 from kompress_jobs.stages import export
 from kompress_jobs.training import refusals
 
@@ -29,7 +30,9 @@ REFUSED: list[tuple[Any, dict[str, Any], str, str]] = [
 ]
 ROUNDED: dict[str, Any] = {"compile": True, "parallelism": "FSDP2", "activationCheckpointing": True}
 EXPORT: dict[str, dict[str, Any]] = {
-    "formats[0].precision": {"formats": [{"type": "ONNX", "precision": "FP16"}]},
+    "formats[0].opset": {"formats": [{"type": "ONNX", "opset": 13}]},
+    "formats[1].opset": {"formats": [{"type": "ONNX", "opset": 18}, {"type": "OpenVINO", "opset": 18}]},
+    "targets[2].name": {"formats": [{"type": "ONNX"}], "targets": [{}, {"threads": 2}, {"name": "cpu1"}]},
     "formats[0].dynamicBatch": {"formats": [{"type": "ONNX", "dynamicBatch": False}], "targets": [{"batchSizes": [1, 8]}]},
     "targets[0].device": {"formats": [{"type": "ONNX"}], "targets": [{"device": "GPU"}]},
 }
@@ -61,10 +64,14 @@ def test_compile_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.field == "f.compile"
 
 
+def refuse_export(spec: Export) -> None:
+    export.refuse(spec, {form.type: registry.load("exporters", form.type, field="e") for form in spec.formats}, field="e")
+
+
 @pytest.mark.parametrize("field", EXPORT)
 def test_exports(field: str) -> None:
     with pytest.raises(MethodRefused) as caught:
-        export.refuse(TypeAdapter(Export).validate_python(EXPORT[field]), field="e")
+        refuse_export(TypeAdapter(Export).validate_python(EXPORT[field]))
     assert caught.value.field == f"e.{field}"
 
 

@@ -141,7 +141,31 @@ def test_a_budget_out_of_reach_is_refused_before_anything_runs(digits: Data, tmp
             "spec.stages[1].prune.granularity",
         ),
         ([ADAPT, {"name": "b", "prune": {"pruningRatio": 0.5, "roundTo": 64}}], MethodRefused, "spec.stages[1].prune.pruningRatio"),
-        ([ADAPT, {"name": "b", "export": {"formats": [{"type": "OpenVINO"}]}}], UnknownMethod, "spec.stages[1].export.formats[0].type"),
+        (
+            [{"name": "a", "quantize": {}}, {"name": "b", "export": {"formats": [{"type": "ONNX"}, {"type": "TorchExport"}]}}],
+            MethodRefused,
+            "spec.stages[1].export.formats[1].precision",
+        ),
+        (
+            [{"name": "a", "quantize": {}}, {"name": "b", "export": {"formats": [{"type": "TorchScript", "precision": "INT8"}]}}],
+            MethodRefused,
+            "spec.stages[1].export.formats[0].precision",
+        ),
+        (
+            [{"name": "a", "quantize": {"mode": "Dynamic"}}, {"name": "b", "export": {"formats": [{"type": "OpenVINO"}]}}],
+            MethodRefused,
+            "spec.stages[1].export.formats[0].precision",
+        ),
+        (
+            [ADAPT, {"name": "b", "export": {"formats": [{"type": "OpenVINO", "precision": "INT8"}]}}],
+            MethodRefused,
+            "spec.stages[1].export.formats[0].precision",
+        ),
+        (
+            [ADAPT, {"name": "b", "export": {"formats": [{"type": "TorchExport", "opset": 20}]}}],
+            MethodRefused,
+            "spec.stages[1].export.formats[0].opset",
+        ),
         ([ADAPT, {"name": "b", "quantize": {"scheme": "FP8"}}], MethodRefused, "spec.stages[1].quantize.scheme"),
     ],
 )
