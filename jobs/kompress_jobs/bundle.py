@@ -59,6 +59,8 @@ class Description(Model):
     """How the untouched model is made."""
     labels: list[str]
     """Class names, in the order of the outputs."""
+    multi_label: bool = False
+    """Each score is a yes (above 0) or no of its own; else the largest score names the one label."""
     preprocessing: AnyPreprocessing
     """What is done to a sample before the model sees it."""
     inputs: list[Input] = []
@@ -80,7 +82,9 @@ class Loaded:
     model: nn.Module
     description: Description
     fresh: tuple[str, ...] = ()
-    """Weights that should have come from the library's and did not fit."""
+    """Weights that should have come with the model and did not fit."""
+    told: tuple[str, ...] = ()
+    """What people should know of weights that were taken over from elsewhere."""
 
 
 def write(folder: Path, model: nn.Module, description: Description) -> None:

@@ -62,6 +62,8 @@ class Bench:
         for split, paths in self.data.unreadable.items():
             if paths:
                 context.events.warning(f"{len(paths)} unreadable samples of split {split} were skipped, the first is {paths[0]}")
+        if absent := self.data.absent:
+            context.events.warning(f"train has no sample of {', '.join(absent[:NAMES_TOLD])}: no model can learn what it never sees")
 
     def field(self, *path: str) -> str:
         """Path of a field of this stage in the manifest."""
@@ -84,9 +86,11 @@ class Bench:
         return found
 
     def tell(self, found: Loaded) -> None:
-        """Warn of what a model that was just loaded will not use: weights that did not fit, samples that are too large for it."""
+        """Say what a model that was just loaded took over, and what it won't use: weights that did not fit, samples that are too large."""
         if self.gang.rank:
             return
+        for told in found.told:
+            self.context.events.warning(told)
         if found.fresh:
             names = ", ".join(found.fresh[:NAMES_TOLD]) + (", ..." if len(found.fresh) > NAMES_TOLD else "")
             self.context.events.warning(f"{len(found.fresh)} weights of the source do not fit the model and start fresh: {names}")
@@ -184,7 +188,7 @@ class Bench:
 
     def refuse_collapse(self, before: Measured, after: Measured) -> None:
         """A stage that leaves a model at chance that was clearly above it has failed."""
-        chance = self.task.chance(self.data.labels)
+        chance = self.task.chance(self.data.test.labels, self.data.labels)
         low = before.details["intervals"]["accuracy"][0]
         high = after.details["intervals"]["accuracy"][1]
         if low > 2 * chance and high < 1.5 * chance:
