@@ -29,6 +29,8 @@ ENV_SCRATCH = "KOMPRESS_SCRATCH"
 ENV_CREDENTIALS = "KOMPRESS_CREDENTIALS"
 """Folder of the mounted Secrets; default /var/run/kompress/credentials. Set to the empty string: the SDK's own chain."""
 ENV_FACTORIES = "KOMPRESS_FACTORIES"
+ENV_TRACKING = "MLFLOW_TRACKING_URI"
+"""MLflow's own: set from the stage's input, so that mlflow:// models are looked for where the job's runs are."""
 CREDENTIALS_FOLDER = "/var/run/kompress/credentials"
 MASTER_PORT = 29500
 MAX_INPUT_BYTES = 64 * 1024

@@ -15,7 +15,7 @@ from kompress_api.names import StageName
 from kompress_api.stages.export import BatchSize, Export, FormatType
 from kompress_api.training import Metric
 
-HIGHER_IS_BETTER = frozenset({"accuracy", "recall", "f1", "top5", "throughputPerSecond"})
+HIGHER_IS_BETTER = frozenset({"accuracy", "recall", "f1", "f1Micro", "meanAveragePrecision", "top5", "throughputPerSecond"})
 LOWER_IS_BETTER = frozenset({"loss", "wer", "parameters", "macs", "modelSizeBytes", "latencyP50Ms", "latencyP99Ms", "peakMemoryBytes"})
 METRICS = HIGHER_IS_BETTER | LOWER_IS_BETTER
 TARGET_METRICS = frozenset({"latencyP50Ms", "latencyP99Ms", "throughputPerSecond", "peakMemoryBytes"})
@@ -26,6 +26,8 @@ GoalMetric = Literal[
     "accuracy",
     "recall",
     "f1",
+    "f1Micro",
+    "meanAveragePrecision",
     "top5",
     "wer",
     "loss",

@@ -15,7 +15,7 @@ from kompress_api.canonical import canonical_json, digest
 from kompress_api.errors import InvalidManifest, NoOutput, SpecTooLarge
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import ShortText, Uri
-from kompress_api.places import Access, Output, Tracking
+from kompress_api.places import Access, ModelSource, Output, Tracking
 from kompress_api.runtime import (
     WORKER,
     ClusterCompressionRuntimeSpec,
@@ -208,6 +208,12 @@ def _places(spec: MergedSpec) -> list[tuple[str, str]]:
         (f"spec.stages[{i}].distill.student.source", stage.distill.student)
         for i, stage in enumerate(spec.stages)
         if stage.distill is not None and stage.distill.student is not None
+    ]
+    models += [
+        (f"{path.removesuffix('source')}weights[{i}].source", weights)
+        for path, model in models
+        if isinstance(model, ModelSource)
+        for i, weights in enumerate(model.weights)
     ]
     found = [("spec.output.uri", spec.output.uri), ("spec.dataset.source", spec.dataset.source), ("spec.tracking.uri", spec.tracking.uri)]
     return found + [(path, getattr(place, "source", "")) for path, place in models]

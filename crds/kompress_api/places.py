@@ -11,7 +11,7 @@ from kompress_api.names import Arguments, Glob, ShortText, Uri
 SecretName = Annotated[str, StringConstraints(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
 MODEL_SCHEMES = ("timm", "torchvision", "hf", "mlflow", "s3", "file", "python")
-DATA_SCHEMES = ("builtin", "hf", "s3", "file", "python")
+DATA_SCHEMES = ("builtin", "s3", "file", "python")
 OUTPUT_SCHEMES = ("s3", "file")
 
 
@@ -38,13 +38,28 @@ class Access(Model):
     """How a remote place is reached. Every remote place takes these."""
 
     endpoint: Uri | None = None
-    """S3 endpoint (or hub address), such as `http://minio.ml:9000`; absent: the SDK's default."""
+    """S3 endpoint, such as `http://minio.ml:9000`, absent: the SDK's default; of mlflow:// the tracking server, absent: the job's own."""
     region: ShortText | None = None
     """S3 region; absent: the SDK's default."""
     credentials_secret: SecretName | None = None
     """Name of a Secret in the job's namespace with AWS names as keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optionally
-    AWS_SESSION_TOKEN). Mounted as files. Absent: the SDK's default chain (a service account's role, for example).
+    AWS_SESSION_TOKEN), for mlflow:// those of `tracking.credentialsSecret`. Mounted as files. Absent: the SDK's default chain (a
+    service account's role, for example).
     On a laptop the user's own AWS profile is used instead."""
+
+
+def access_rule(schemes: tuple[str, ...]) -> Rule:
+    """endpoint, region and credentialsSecret stand only where they are looked at."""
+    known = " and ".join(f"{scheme}://" for scheme in schemes)
+    return Rule(
+        cel=f"!(has(self.endpoint) || has(self.region) || has(self.credentialsSecret)) || self.source.matches('^({'|'.join(schemes)})://')",
+        holds=lambda place: (
+            not (place.endpoint or place.region or place.credentials_secret)
+            or place.source.startswith(tuple(f"{scheme}://" for scheme in schemes))
+        ),
+        message=f"endpoint, region and credentialsSecret are for {known} and would be ignored here; hubs go by the pod's environment "
+        "(HF_ENDPOINT, HF_TOKEN)",
+    )
 
 
 class WeightSource(Access):
@@ -53,29 +68,36 @@ class WeightSource(Access):
     source: Uri
     """A bundle or a safetensors file: s3://, file:// or mlflow://."""
     include: Annotated[list[Glob], Field(max_length=64)] = ["*"]
-    """Globs of parameter names to take over."""
+    """Globs of parameter names, or of the modules that hold them, to take over; the names are those of the source."""
     exclude: Annotated[list[Glob], Field(max_length=64)] = []
-    """Globs of parameter names to leave out."""
+    """Globs of those to leave out."""
+    rename: Annotated[dict[ShortText, ShortText], Field(max_length=16)] = {}
+    """Beginnings of names there -> here: {"encoder.": "backbone."}. An empty one is the beginning of every name."""
 
-    rules = (scheme_rule("source", ("s3", "file", "mlflow")),)
+    rules = (scheme_rule("source", ("s3", "file", "mlflow")), access_rule(("s3", "mlflow")))
 
 
 class ModelSource(Access):
     """A model: an architecture of a library, a bundle, a registered model, or the user's own module."""
 
     source: Uri
-    """timm://resnet50 · torchvision://resnet18 · hf://name or folder · mlflow://name@alias · s3://bucket/bundle · file:///path/bundle ·
-    python://package.module:factory (only below the packages of KOMPRESS_FACTORIES in the image)."""
+    """timm://resnet50 · torchvision://resnet18 · hf://name or folder · mlflow://name@alias or name/version · s3://bucket/bundle ·
+    file:///path/bundle · python://package.module:factory (only below the packages of KOMPRESS_FACTORIES in the image)."""
     pretrained: bool = False
     """Load the library's pretrained weights."""
     architecture: Uri | None = None
-    """Where `source` is a plain safetensors state dict: the architecture that it belongs to, such as timm://resnet18."""
+    """Where `source` is a plain safetensors state dict (s3://, file:// or mlflow://): the architecture that it belongs to, such as
+    timm://resnet18."""
     arguments: Arguments = {}
     """Keyword arguments (JSON) of the factory or of the library's constructor."""
     weights: Annotated[list[WeightSource], Field(max_length=8)] = []
-    """Weights taken over in part, in this order."""
+    """Weights taken over in part, in this order, after all others: for example the backbone of another architecture."""
 
-    rules = (scheme_rule("source", MODEL_SCHEMES), scheme_rule("architecture", ("timm", "torchvision", "hf", "python")))
+    rules = (
+        scheme_rule("source", MODEL_SCHEMES),
+        scheme_rule("architecture", ("timm", "torchvision", "hf", "python")),
+        access_rule(("s3", "mlflow")),
+    )
 
 
 class Splits(Model):
@@ -97,19 +119,22 @@ class DataFormat(StrEnum):
     PARQUET = "parquet"
     CSV = "csv"
     JSON = "json"
+    ARROW = "arrow"
 
 
 class Dataset(Access):
     """Labelled samples."""
 
     source: Uri
-    """builtin://digits or words · s3://bucket/prefix · file:///path · hf://name · python://package.module:factory."""
+    """builtin://digits or words · s3://bucket/prefix · file:///path · python://package.module:factory. Sets of the hub of Hugging Face
+    are read from where you put them (`hf download --repo-type dataset`): format parquet, or arrow after `save_to_disk`."""
     format: DataFormat | None = None
-    """imagefolder, audiofolder: <split>/<label>/<file>; not needed for builtin:// and python://."""
+    """imagefolder, audiofolder: <split>/<label>/<file>; parquet, csv, json, arrow (as `datasets` saves a set): tables; not needed for
+    builtin:// and python://."""
     input_column: ShortText | None = None
-    """Column that holds the sample, for table formats."""
+    """Column that holds the sample, for table formats: a text, the bytes of an image or sound, or the path of one."""
     label_column: ShortText | None = None
-    """Column that holds the label, for table formats."""
+    """Column that holds the label, for table formats; with multiLabel a list of them, in csv separated by | or as a JSON list."""
     splits: Splits = Splits()
     """Names of the splits."""
     image_size: Annotated[int, Field(ge=8, le=2048)] | None = None
@@ -122,16 +147,17 @@ class Dataset(Access):
     max_unreadable_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of a split's samples that may be unreadable: they are counted, named and skipped; more fails the stage with 65."""
     multi_label: bool = False
-    """A sample may carry several labels."""
+    """A sample may carry several labels, or none (image-classification, from tables)."""
     arguments: Arguments = {}
     """Keyword arguments (JSON) of a python:// factory, or of a builtin:// set that takes some."""
 
     rules = (
         scheme_rule("source", DATA_SCHEMES),
+        access_rule(("s3",)),
         Rule(
             cel="!self.source.matches('^(s3|file)://.+') || has(self.format)",
             holds=lambda d: not d.source.startswith(("s3://", "file://")) or d.format is not None,
-            message="format is needed for s3:// and file:// data: one of imagefolder, audiofolder, parquet, csv, json",
+            message="format is needed for s3:// and file:// data: one of imagefolder, audiofolder, parquet, csv, json, arrow",
         ),
     )
 

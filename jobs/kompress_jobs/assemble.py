@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 from torch import nn
 
-from kompress_api.errors import LabelMismatch, MethodRefused
+from kompress_api.errors import InvalidManifest, LabelMismatch
 from kompress_api.places import ModelSource
-from kompress_jobs import bundle, models, registry, structure
+from kompress_jobs import bundle, models, registry, structure, transfer
 from kompress_jobs.bundle import Architecture, Description, Loaded
 from kompress_jobs.data import Data
-from kompress_jobs.models import PLACES, Pretrained
+from kompress_jobs.models import Pretrained
 from kompress_jobs.training.order import mix
 
 Head = Literal["Auto", "Keep", "Replace"]
@@ -30,18 +30,49 @@ def load_source(
     """The model of a source, on the CPU; the same seed gives the same fresh weights on every rank. `role` names its credentials.
 
     Raises UnknownModel, UnknownMethod, InvalidManifest, FactoryNotAllowed, UnsafeFile, ArtifactMissing, ArtifactCorrupt,
-    LabelMismatch (`head: Keep`), MethodRefused (the model can't take the images).
+    LabelMismatch (`head: Keep`), MethodRefused (the model can't take the images, the weights don't fit).
     """
-    for name, asked in (("weights", source.weights), ("architecture", source.architecture)):
-        if asked:
-            raise MethodRefused(f"{name} is not built in this version", hint="name a library's model or a bundle", field=f"{field}.{name}")
     scheme, name = models.split(source.source)
+    library = registry.load("models", scheme, field=f"{field}.source")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(seed, 3))
-        if scheme in PLACES:
-            found = bundle.read(registry.load("models", scheme, field=f"{field}.source").fetch(source, scratch, role, field=field))
-            return with_labels(found, data, head, field=field)
-        return from_library(source, scheme, name, data, task, field=field)
+        if source.architecture is not None:
+            found = from_state_dict(source, data, task, scratch, role, field=field)
+        elif hasattr(library, "fetch"):
+            found = with_labels(bundle.read(library.fetch(source, scratch, role, field=field)), data, head, field=field)
+        else:
+            found = from_library(source, scheme, name, data, task, field=field)
+    return with_weights(found, source, scratch, role, field=field)
+
+
+def from_state_dict(source: ModelSource, data: Data, task: str, scratch: Path, role: str, *, field: str) -> Loaded:
+    """Build `architecture` and load the safetensors of `source` into it."""
+    scheme, _ = models.split(source.source)
+    place = registry.load("models", scheme, field=f"{field}.source")
+    for useless, name in ((not hasattr(place, "fetch_weights"), "architecture"), (source.pretrained, "pretrained")):
+        if useless:
+            raise InvalidManifest(
+                f"{name} would be ignored: {source.source} {'brings its own' if name == 'architecture' else 'holds the weights'}",
+                hint="leave it out; architecture is for a safetensors file at s3://, file:// or mlflow://",
+                field=f"{field}.{name}",
+            )
+    built = ModelSource(source=str(source.architecture), arguments=source.arguments)
+    found = from_library(built, *models.split(built.source), data, task, field=field)
+    given = transfer.read(place.fetch_weights(source, scratch, role, field=field))
+    fresh = transfer.whole(found.model, given, len(data.labels), source.source, field=field)
+    return dataclasses.replace(found, fresh=fresh)
+
+
+def with_weights(found: Loaded, source: ModelSource, scratch: Path, role: str, *, field: str) -> Loaded:
+    """Take over what `weights` asks for, one entry after the other."""
+    for index, asked in enumerate(source.weights):
+        where = f"{field}.weights[{index}]"
+        place = registry.load("models", models.split(asked.source)[0], field=f"{where}.source")
+        given = transfer.read(place.fetch_weights(asked, scratch, f"{role}-weights{index}", field=where))
+        taken, told = transfer.part(found.model, given, asked, field=where)
+        fresh = tuple(name for name in found.fresh if name not in taken)
+        found = dataclasses.replace(found, fresh=fresh, told=(*found.told, told))
+    return found
 
 
 def from_library(source: ModelSource, scheme: str, name: str, data: Data, task: str, *, field: str) -> Loaded:
@@ -60,7 +91,9 @@ def from_library(source: ModelSource, scheme: str, name: str, data: Data, task: 
     if preprocessing is None:
         preprocessing = registry.load("tasks", task, field="spec.task").preprocessing_for(model, data, pretrained, field=field)
     architecture = Architecture(source=source.source, arguments=arguments, num_classes=classes)
-    description = Description(task=task, architecture=architecture, labels=data.labels, preprocessing=preprocessing)
+    description = Description(
+        task=task, architecture=architecture, labels=data.labels, multi_label=data.multi_label, preprocessing=preprocessing
+    )
     found = with_outputs(Loaded(model, description), classes)
     return dataclasses.replace(found, fresh=tuple(sorted({*fresh, *found.fresh})) if source.pretrained else ())
 
@@ -68,9 +101,9 @@ def from_library(source: ModelSource, scheme: str, name: str, data: Data, task: 
 def take_over(model: nn.Module, state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Load what fits by name and shape, all but a head of another size; returns the names of the model's weights that stay fresh."""
     own = model.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
-    model.load_state_dict(fitting, strict=False)
-    return tuple(sorted(own.keys() - fitting.keys()))
+    taken = transfer.fit(own, state).taken
+    model.load_state_dict(taken, strict=False)
+    return tuple(sorted(own.keys() - taken.keys()))
 
 
 def with_labels(found: Loaded, data: Data, head: Head, *, field: str) -> Loaded:
@@ -79,18 +112,23 @@ def with_labels(found: Loaded, data: Data, head: Head, *, field: str) -> Loaded:
     task = registry.load("tasks", description.task, field="bundle.json: task")
     fitting = task.refitted(description.preprocessing, found.model, data, field=field)
     if fitting is not description.preprocessing:
-        found = Loaded(found.model, description.model_copy(update={"preprocessing": fitting}))
-    same = description.labels == data.labels
+        found = redescribed(found, preprocessing=fitting)
+    same = description.labels == data.labels and description.multi_label == data.multi_label
     if same and head != "Replace":
         return found
     if head == "Keep":
         raise LabelMismatch(
             f"the model knows {len(description.labels)} labels ({_few(description.labels)}), "
-            f"the data has {len(data.labels)} ({_few(data.labels)})",
+            f"the data has {len(data.labels)} ({_few(data.labels)}){', several a sample' if data.multi_label else ''}",
             hint="use head: Auto to give it a new head, or data with the same labels",
             field=field,
         )
-    return replace_head(found, data.labels)
+    return replace_head(redescribed(found, multi_label=data.multi_label), data.labels)
+
+
+def redescribed(found: Loaded, **update: object) -> Loaded:
+    """The same model with a changed description."""
+    return dataclasses.replace(found, description=found.description.model_copy(update=update))
 
 
 def with_outputs(found: Loaded, classes: int) -> Loaded:
@@ -102,13 +140,13 @@ def with_outputs(found: Loaded, classes: int) -> Loaded:
 
 
 def replace_head(found: Loaded, labels: list[str]) -> Loaded:
-    """A fresh head for these labels, remembered in the history."""
-    name = structure.head_of(found.model, found.description.preprocessing.sample())
-    model = structure.with_head(found.model, name, len(labels))
-    change = {"change": "head", "module": name, "outputs": len(labels)}
-    history = [*found.description.history, change]
-    fresh = tuple(f"{name}.{own}".lstrip(".") for own, _ in model.get_submodule(name).named_parameters())
-    return Loaded(model, found.description.model_copy(update={"history": history, "labels": labels}), fresh)
+    """A fresh head for these labels, and fresh auxiliary ones, remembered in the history."""
+    model, history, fresh = found.model, list(found.description.history), set(found.fresh)
+    for name in structure.heads_of(model, found.description.preprocessing.sample()):
+        model = structure.with_head(model, name, len(labels))
+        history.append({"change": "head", "module": name, "outputs": len(labels)})
+        fresh |= {f"{name}.{own}".lstrip(".") for own, _ in model.get_submodule(name).named_parameters()}
+    return redescribed(dataclasses.replace(found, model=model, fresh=tuple(sorted(fresh))), history=history, labels=labels)
 
 
 def _few(labels: list[str]) -> str:

@@ -8,11 +8,14 @@ from torch import nn
 from kompress_jobs.samples import Inputs
 
 
-def first_taken(model: nn.Module, candidates: Sequence[Inputs]) -> int | Exception:
-    """Index of the first of `candidates` that a forward pass takes; when it takes none, what it said of the first."""
+def first_taken(model: nn.Module, candidates: Sequence[Inputs], *, training: bool = False) -> int | Exception:
+    """Index of the first of `candidates` that a forward pass takes; when it takes none, what it said of the first.
+
+    With `training` it is asked in training mode, which may have more heads, and changes what batch norms remember: ask a copy.
+    """
     problem: Exception | None = None
-    training = model.training
-    model.eval()
+    before = model.training
+    model.train(training)
     try:
         for index, inputs in enumerate(candidates):
             try:
@@ -22,5 +25,5 @@ def first_taken(model: nn.Module, candidates: Sequence[Inputs]) -> int | Excepti
             except Exception as error:
                 problem = problem or error
     finally:
-        model.train(training)
+        model.train(before)
     return problem or ValueError("there is nothing to ask it")

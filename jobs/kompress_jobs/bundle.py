@@ -59,6 +59,8 @@ class Description(Model):
     """How the untouched model is made."""
     labels: list[str]
     """Class names, in the order of the outputs."""
+    multi_label: bool = False
+    """Each score is a yes (above 0) or no of its own; else the largest score names the one label."""
     preprocessing: AnyPreprocessing
     """What is done to a sample before the model sees it."""
     inputs: list[Input] = []
@@ -81,6 +83,8 @@ class Loaded:
     description: Description
     fresh: tuple[str, ...] = ()
     """Weights that did not come with the model: the library's did not fit, or the head is a new one."""
+    told: tuple[str, ...] = ()
+    """What people should know of weights that were taken over from elsewhere."""
 
 
 def write(folder: Path, model: nn.Module, description: Description) -> None:

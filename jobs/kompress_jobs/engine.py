@@ -64,8 +64,8 @@ class Bench:
         for split, paths in self.data.unreadable.items():
             if paths:
                 context.events.warning(f"{len(paths)} unreadable samples of split {split} were skipped, the first is {paths[0]}")
-        if strangers := data.absent(self.data):
-            context.events.warning(f"no sample of train is labelled {', '.join(strangers[:NAMES_TOLD])}: no model can learn what that is")
+        if absent := self.data.absent:
+            context.events.warning(f"train has no sample of {', '.join(absent[:NAMES_TOLD])}: no model can learn what it never sees")
 
     def field(self, *path: str) -> str:
         """Path of a field of this stage in the manifest."""
@@ -88,9 +88,11 @@ class Bench:
         return found
 
     def tell(self, found: Loaded) -> None:
-        """Warn of what a model that was just loaded will not use: weights that did not fit, samples that are too large for it."""
+        """Say what a model that was just loaded took over, and what it won't use: weights that did not fit, samples that are too large."""
         if self.gang.rank:
             return
+        for told in found.told:
+            self.context.events.warning(told)
         if found.fresh:
             names = ", ".join(found.fresh[:NAMES_TOLD]) + (", ..." if len(found.fresh) > NAMES_TOLD else "")
             self.context.events.warning(f"{len(found.fresh)} weights do not come with the model and start fresh: {names}")
@@ -200,7 +202,7 @@ class Bench:
 
     def refuse_collapse(self, before: Measured, after: Measured) -> None:
         """A stage has failed that leaves at chance a model that was clearly above it, or that it was to teach from nothing."""
-        chance = self.task.chance(self.data.labels)
+        chance = self.task.chance(self.data.test.labels, self.data.labels)
         low, high = after.details["intervals"]["accuracy"]
         knew = before.details["intervals"]["accuracy"][0] > min(2 * chance, chance + KNOWS * (1 - chance))
         if knew and low <= chance:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from kompress_api.canonical import digest
-from kompress_api.errors import ArtifactMissing, DataUnreadable, UnknownModel
+from kompress_api.errors import ArtifactMissing, DataUnreadable
 from kompress_api.places import Dataset, ModelSource, WeightSource
 from kompress_jobs import registry
 from kompress_jobs.code_version import factories_of, package_sources
@@ -75,15 +75,16 @@ def resolve(source: ModelSource, *, role: str = "model", patience: float = PATIE
 
     Raises UnknownModel for a factory's package that is not there, ArtifactMissing where nothing lies at the address.
     """
-    found = {"source": _resolve(source, source.source, role, patience)}
+    field = f"spec.{role}"
+    found = {"source": _resolve(source, source.source, role, patience, field)}
     if source.architecture is not None:
-        found["architecture"] = _resolve(source, source.architecture, role, patience)
+        found["architecture"] = _resolve(source, source.architecture, role, patience, field)
     for index, weights in enumerate(source.weights):
-        found[f"weights{index}"] = _resolve(weights, weights.source, role, patience)
+        found[f"weights{index}"] = _resolve(weights, weights.source, f"{role}-weights{index}", patience, f"{field}.weights[{index}]")
     return found
 
 
-def _resolve(place: ModelSource | WeightSource, uri: str, role: str, patience: float) -> str:
+def _resolve(place: ModelSource | WeightSource, uri: str, role: str, patience: float, field: str) -> str:
     scheme, _, address = uri.partition("://")
     if scheme == "python":
         package = address.partition(":")[0].partition(".")[0]
@@ -95,19 +96,16 @@ def _resolve(place: ModelSource | WeightSource, uri: str, role: str, patience: f
             store, found = listing(place, role, patience=patience)
             if not found:
                 raise ArtifactMissing(
-                    f"{uri} does not exist", hint="check the address: nothing lies there", field=f"spec.{role}.source"
+                    f"{uri} does not exist", hint="check the address: nothing lies there", field=f"{field}.source"
                 ) from None
             return f"files {fingerprint_of(store, found).digest}"
-    if scheme not in registry.known("models"):
-        raise UnknownModel(
-            f"{uri}: {scheme}:// models are not built in this version",
-            hint="use timm://, torchvision://, hf://, python:// or a bundle",
-            field=f"spec.{role}.source",
-        )
-    library = registry.load("models", scheme, field=f"spec.{role}.source")
+    library = registry.load("models", scheme, field=f"{field}.source")
+    if hasattr(library, "located"):
+        version: str = library.located(place, role, patience=patience, field=field)
+        return version
     if hasattr(library, "stands_for"):
-        found: str = library.stands_for(address, field=f"spec.{role}")
-        return found
+        name: str = library.stands_for(address, field=field)
+        return name
     return f"{scheme} {importlib.metadata.version(scheme)}"
 
 

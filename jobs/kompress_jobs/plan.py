@@ -21,6 +21,8 @@ from kompress_jobs.hardware import hardware_of
 from kompress_jobs.storage.store import Store
 
 NAME = "plan.json"
+PLACES = ("s3://", "file://", "mlflow://")
+"""Of models that are kept somewhere."""
 
 
 class PlannedData(Model):
@@ -123,6 +125,23 @@ def own_key(stage_input: StageInput, plan: Plan | None) -> str:
         student=planned or (keys.source_key(student, resolve(student, role="student")) if student else ""),
         hardware=hardware_of(stage),
     )
+
+
+def refuse_moved(stage_input: StageInput, plan: Plan | None) -> None:
+    """Raise ArtifactCorrupt where a place that the stage is about to load from does not hold what the preflight saw there (an alias was
+    moved, a file written anew): the result would be kept under the key of the other one. Libraries are the image's business."""
+    if plan is None:
+        return
+    student = stage_input.stage.distill.student if stage_input.stage and stage_input.stage.distill else None
+    seen = [(stage_input.model, "model", plan.source_key)] if any(entry.stage == SOURCE for entry in stage_input.inputs) else []
+    seen += [(student, "student", plan.students.get(stage_input.name, ""))] if student else []
+    for model, role, key in seen:
+        if model.source.startswith(PLACES) and keys.source_key(model, resolve(model, role=role)) != key:
+            raise ArtifactCorrupt(
+                f"what {model.source} stands for has changed since the preflight",
+                hint="run the job again under another name, which takes what is there now",
+                field=f"spec.{role}",
+            )
 
 
 def data_digest(stage_input: StageInput, plan: Plan | None) -> str:

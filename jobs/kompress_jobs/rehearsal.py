@@ -68,7 +68,7 @@ class Room:
         except Exception as error:
             raise MethodRefused(
                 f"the model can't be trained on these samples: {error}",
-                hint="use another model, or of images set dataset.imageSize to a size that the model takes",
+                hint=self.task.size_hint(found.model, self.data.image_size) if hasattr(self.task, "size_hint") else "use another model",
                 field=field,
             ) from error
         finally:

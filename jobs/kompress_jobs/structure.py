@@ -46,6 +46,16 @@ def head_of(model: nn.Module, sample: Inputs) -> str:
     return ran[-1]
 
 
+def heads_of(model: nn.Module, sample: Inputs) -> list[str]:
+    """`head_of`, and the auxiliary heads beside it (Inception, GoogLeNet): linear layers with as many outputs that run in training only."""
+    ran: set[str] = set()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    run_watched(model, sample, {name: lambda *_, name=name: ran.add(name) for name in layers})  # type: ignore[misc]
+    head = head_of(model, sample)
+    outputs = layers[head].out_features if head in layers else None
+    return [head, *(name for name, module in layers.items() if name not in ran and module.out_features == outputs)]
+
+
 def run_watched(model: nn.Module, sample: Inputs, hooks: Mapping[str, Callable[..., object]]) -> None:
     """One forward pass in evaluation mode; the modules of these names call theirs as forward hooks: (module, given, gave)."""
     handles = [model.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from kompress_api.contract import ENV_STAGE, StageInput, StageSuccess
+from kompress_api.contract import ENV_STAGE, ENV_TRACKING, StageInput, StageSuccess
 from kompress_api.errors import Interrupted, KompressError
 from kompress_api.names import PREFLIGHT, REPORT
 from kompress_jobs import registry, termination
-from kompress_jobs.context import Events, StageContext, StopSignal
+from kompress_jobs.context import Events, StageContext, StageOutput, StopSignal
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,7 @@ def main(scratch: Path) -> int:
 def work(scratch: Path, rank: int) -> None:
     """Run the stage, or find it done."""
     stage = StageInput.model_validate_json(os.environ[ENV_STAGE])
+    os.environ[ENV_TRACKING] = stage.tracking.uri
     module = registry.load("stages", stage.kind, field=f"spec.stages ({stage.name})")
     if stage.kind in (PREFLIGHT, REPORT):
         result = module.run(stage, scratch, Events(scratch, rank=rank))
@@ -84,9 +85,16 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
         checkpoints=CheckpointStore(store, key, stage.job.uid, stage.attempt),
     )
     execute.tell_data(context, planned)
+
+    def run(context: StageContext) -> StageOutput:
+        if rank == 0:
+            plan.refuse_moved(stage, planned)
+        output: StageOutput = module.run(context)
+        return output
+
     with process_group(world_size, device):
         try:
-            return execute.execute(context, store, key, module.run)
+            return execute.execute(context, store, key, run)
         except Interrupted as error:
             leave_together(world_size)
             with contextlib.suppress(KompressError):

@@ -27,7 +27,7 @@ class Split(Protocol):
     """Samples of one split; `read` may be called from another thread."""
 
     labels: torch.Tensor
-    """(samples,), int64."""
+    """(samples,), int64; where a sample may carry several labels (samples, labels), bool."""
 
     def __len__(self) -> int: ...
 
@@ -71,24 +71,36 @@ class Data:
     unreadable: dict[str, list[str]] = field(default_factory=dict)
     """Split -> paths that were skipped."""
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sample may carry several labels."""
+        return self.train.labels.ndim == 2
+
+    @property
+    def absent(self) -> list[str]:
+        """Labels that the data set names and no training sample has."""
+        return [label for label, count in zip(self.labels, counts(self.train.labels, self.labels), strict=True) if not count]
+
 
 def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first: int | None = None) -> Data:
     """Read a data set, or as much of it as lies in memory; with `first` about that many samples of each split (preflight).
 
     Raises DataUnreadable with the file or folder, UnknownMethod for a format that is not built, StorageUnavailable.
     """
-    if dataset.multi_label:
-        raise MethodRefused(
-            "several labels a sample are not built in this version", hint="leave multiLabel out", field=f"{field}.multiLabel"
-        )
     scheme = dataset.source.partition("://")[0]
     name, where = (dataset.format, "format") if dataset.format is not None else (scheme, "source")
     found: Data = registry.load("data", name, field=f"{field}.{where}").load(dataset, scratch, field=field, first=first)
+    if dataset.multi_label and found.train.labels.ndim == 1:
+        raise MethodRefused(
+            f"{name} has one label a sample", hint="leave multiLabel out, or give a table with lists of labels", field=f"{field}.multiLabel"
+        )
     if dataset.max_length is not None:
         found = dataclasses.replace(found, max_length=dataset.max_length)
-    if len(found.labels) < 2:
+    absent = set(found.absent)
+    seen = [label for label in found.labels if label not in absent]
+    if len(seen) < 2 and not dataset.multi_label:
         raise DataUnreadable(
-            f"{dataset.source} has one class only ({found.labels[0]}): there is nothing to tell apart",
+            f"{dataset.source} has one class only ({', '.join(seen)}): there is nothing to tell apart",
             hint="give at least two classes",
             field=f"{field}.source",
         )
@@ -97,16 +109,11 @@ def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first:
     return found
 
 
-def absent(data: Data) -> list[str]:
-    """Labels that no sample of train has."""
-    return [label for label, count in zip(data.labels, counts(data.train.labels, data.labels), strict=True) if not count]
-
-
 def require_learnable(data: Data, *, field: str) -> None:
     """Raise DataUnreadable for a label that is asked for in another split and of which train has no sample to learn from."""
     for name, split in (("validation", data.validation), ("test", data.test)):
         asked = counts(split.labels, data.labels)
-        for label in absent(data):
+        for label in data.absent:
             if asked[data.labels.index(label)]:
                 raise DataUnreadable(
                     f"label {label} has samples in {name} and none that can be read in train: it can't be learned",

@@ -4,8 +4,9 @@ A library's module (torchvision, timm, python) has `construct(name, arguments, n
 `pretrained(name, arguments, task, field) -> Pretrained`. It may have `settled(name, arguments, task, field) -> arguments`, where
 the name alone would not build the same model elsewhere, `preprocessing(name, arguments, model, data, task, field)`, where
 models come with their own (None: the task decides), and `stands_for(name, field)`, where the library's version does not say
-what lies behind the name. A place's module (s3, file) has `fetch(source, scratch, role, field) -> folder of a bundle`. What is
-done to a model afterwards is written down in its bundle (`structure`).
+what lies behind the name. A place's module (s3, file, mlflow) has `fetch(source, scratch, role, field) -> folder of a bundle` and
+`fetch_weights(source, scratch, role, field) -> safetensors files`; `located(source, role, patience, field)` where neither commit nor
+listing says what lies there. What is done to a model afterwards is written down in its bundle (`structure`).
 """
 
 import difflib
@@ -21,7 +22,6 @@ from kompress_jobs import registry
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
-PLACES = ("s3", "file")
 
 
 @dataclass(frozen=True)

@@ -15,4 +15,10 @@ def construct(name: str, arguments: Mapping[str, Any], num_classes: int, task: s
     """Build every member anew and put them side by side."""
     described = [Description.model_validate(entry) for entry in arguments["members"]]
     preprocessing = Preprocessing.of([entry.preprocessing for entry in described])
-    return Ensemble([bundle.rebuild(entry) for entry in described], preprocessing.takes, num_classes, learned=arguments["learned"])
+    return Ensemble(
+        [bundle.rebuild(entry) for entry in described],
+        preprocessing.takes,
+        num_classes,
+        learned=arguments["learned"],
+        several=described[0].multi_label,
+    )

@@ -303,7 +303,7 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
         student = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
     else:
         student = assemble.load_source(
-            spec.student, room.data, room.task_name, room.seed, room.scratch, field=f"{field}.student", head="Keep"
+            spec.student, room.data, room.task_name, room.seed, room.scratch, field=f"{field}.student", head="Keep", role="student"
         )
     require_one_label_map(teachers, student, field=field)
     student.model.requires_grad_(True)

@@ -132,7 +132,7 @@ class FileStore:
                 _sync(target.parent)
 
     def download(self, prefix: str, folder: Path, paths: Iterable[str] | None = None) -> None:
-        below = f"{prefix.rstrip('/')}/"
+        below = f"{prefix.rstrip('/')}/" if prefix else ""
         for relative in [entry.key.removeprefix(below) for entry in self.list(below)] if paths is None else paths:
             with self._boundary("read", below + relative):
                 target = safe_path(folder, relative)

@@ -125,7 +125,7 @@ class S3Store:
         self._transfer("upload", prefix, relative_files(folder) if paths is None else list(paths), submit)
 
     def download(self, prefix: str, folder: Path, paths: Iterable[str] | None = None) -> None:
-        below = f"{prefix.rstrip('/')}/"
+        below = f"{prefix.rstrip('/')}/" if prefix else ""
         wanted = [entry.key.removeprefix(below) for entry in self.list(below)] if paths is None else list(paths)
         for relative in wanted:
             with self._boundary("download", prefix):

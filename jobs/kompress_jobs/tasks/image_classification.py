@@ -4,6 +4,8 @@ Random numbers of the augmentation come in from outside, one row a sample, so th
 and the step alone and not on the number of processes.
 """
 
+import copy
+
 import torch
 from torch import nn
 
@@ -23,6 +25,8 @@ MIXES = True
 """Whether two samples have one between them (mixup, CutMix)."""
 SHIFT = 1 / 16
 """Light: largest shift as a share of the side, at least one pixel."""
+SIDES = (16, 32, 64, 96, 128, 160, 192, 224, 256, 299, 336, 384, 448, 512)
+"""Sizes that models are built for."""
 CROP = (0.35, 1.0)
 """Standard: share of the area that a random crop keeps."""
 
@@ -51,9 +55,19 @@ def accepted_channels(model: nn.Module, size: int, *, field: str) -> int:
     found = first_taken(model, [(torch.zeros(2, channels, size, size),) for channels in choices])
     if isinstance(found, Exception):
         raise MethodRefused(
-            f"the model takes no images of {size}x{size} pixels: {found}", hint="set dataset.imageSize to a size that it takes", field=field
+            f"the model takes no images of {size}x{size} pixels: {found}", hint=size_hint(model, size), field=field
         ) from found
     return choices[found]
+
+
+def size_hint(model: nn.Module, size: int) -> str:
+    """What to do about images of a size that the model can't be trained on: the next larger one that it takes, else the next smaller."""
+    sides = [side for side in SIDES if side > size] + [side for side in reversed(SIDES) if side < size]
+    for side in sides:
+        choices = [(torch.zeros(2, channels, side, side),) for channels in (3, 1)]
+        if all(isinstance(first_taken(copy.deepcopy(model), choices, training=mode), int) for mode in (False, True)):
+            return f"set dataset.imageSize: {side}, which it takes"
+    return "set dataset.imageSize to a size that it takes"
 
 
 def draw(mode: str, samples: int, generator: torch.Generator) -> torch.Tensor:

@@ -5,6 +5,7 @@ as the flavor `kompress`.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,16 @@ def pack(folder: Path, target: Path) -> Path:
             f"{folder} holds none of {', '.join(DESCRIPTIONS)}", hint="register the artifact of a stage that makes a model"
         )
     described = parse((folder / name).read_bytes())
-    files = [str(path) for path in sorted(folder.iterdir())]
     if (first := first_file(described)) and first["type"] == "ONNX":
         import mlflow.onnx
         import onnx
 
         graph = onnx.load(str(folder / first["file"]))
-        rest = [path for path in files if Path(path).name != first["file"]]
+        rest = [str(path) for path in sorted(folder.iterdir()) if path.name != first["file"]]
         about = {"signature": signature(described), "metadata": metadata(described)}
         mlflow.onnx.save_model(graph, str(target), pip_requirements=["onnxruntime"], extra_files=rest, **about)
         return target
-    target.mkdir(parents=True)
-    for path in files:
-        (target / Path(path).name).write_bytes(Path(path).read_bytes())
+    shutil.copytree(folder, target)  # tokenizers of an ensemble lie in folders of their own
     write_mlmodel(target, name, described)
     return target
 

@@ -83,8 +83,6 @@ def test_a_bundle_is_known_by_its_commit_and_a_file_by_its_content(tmp_path: Pat
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactMissing, match="nothing does not exist"):
         fingerprint.resolve(ModelSource(source=(tmp_path / "nothing").as_uri()))
-    with pytest.raises(UnknownModel, match="mlflow"):
-        fingerprint.resolve(ModelSource(source="mlflow://bert@champion"))
 
 
 def test_a_users_factory_is_known_by_the_sources_of_its_package_and_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def split(*labels: int) -> MemorySplit:
 
 def test_a_label_without_a_sample_in_train_is_refused_where_it_is_asked_for_and_told_elsewhere() -> None:
     labels = ["cat", "dog", "owl"]
-    assert data.absent(Data(labels, split(0, 2), split(0), split(2))) == ["dog"]
+    assert Data(labels, split(0, 2), split(0), split(2)).absent == ["dog"]
     data.require_learnable(Data(labels, split(0, 2), split(0), split(2)), field="spec.dataset")
     with pytest.raises(DataUnreadable, match="label dog has samples in test and none that can be read in train") as caught:
         data.require_learnable(Data(labels, split(0, 2), split(0), split(1)), field="spec.dataset")

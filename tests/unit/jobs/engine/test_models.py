@@ -110,9 +110,3 @@ def test_a_pickle_is_refused_by_its_name_and_never_read(digits: Data, tmp_path: 
     with pytest.raises(UnsafeFile, match=r"model\.pt"):
         bundle.read(tmp_path)
     assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize("more", [{"weights": [{"source": "file:///x"}]}, {"architecture": "timm://resnet18"}])
-def test_what_is_not_built_is_refused_and_not_ignored(more: dict[str, object], digits: Data, tmp_path: Path) -> None:
-    with pytest.raises(MethodRefused, match=next(iter(more))):
-        load(digits, tmp_path, source="torchvision://resnet18", **more)

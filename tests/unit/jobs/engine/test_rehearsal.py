@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stage_contexts import build_context
 
-from kompress_api.errors import KompressError, LabelMismatch, MethodRefused, UnknownMethod, UnknownModel
+from kompress_api.errors import KompressError, LabelMismatch, MethodRefused, UnknownModel
 from kompress_api.job import CompressionJobSpec
 from kompress_jobs import bundle, engine
 from kompress_jobs.context import StageOutput

@@ -81,6 +81,26 @@ def test_every_stage_finds_the_key_that_was_forecast_and_a_commit_is_a_hit(passe
     assert again.hits == {"adapt": True, "slim": False, "ship": False}
 
 
+def test_a_source_that_is_another_than_the_preflight_saw_is_not_loaded(tmp_path):
+    """Else what is made of it lies under the key of the first one, and later jobs take it for that."""
+    from safetensors.torch import save_file
+    from torchvision.models import resnet18
+
+    weights = tmp_path / "weights.safetensors"
+    save_file(resnet18(num_classes=10).state_dict(), weights)
+    model = {"source": weights.as_uri(), "architecture": "torchvision://resnet18"}
+    planned, store = run(tmp_path, model=model, stages=STAGES[:1])
+    told_of = {"plan": planned.plan, "planDigest": planned.plan_digest, "kind": "fineTune", "name": "adapt", "stage": STAGES[0]}
+    common = {name: value for name, value in told(tmp_path, model=model).items() if name != "spec"}
+    stage = StageInput.model_validate({**common, **told_of, "inputs": [{"role": "model", "stage": "source"}]})
+    plan.refuse_moved(stage, plan.read(store, stage))
+    save_file({name: tensor + 1 for name, tensor in resnet18(num_classes=10).state_dict().items()}, weights)
+    with pytest.raises(ArtifactCorrupt, match="has changed since the preflight"):
+        plan.refuse_moved(stage, plan.read(store, stage))
+    later = stage.model_copy(update={"inputs": [Artifact(role="model", stage="slim")]})
+    plan.refuse_moved(later, plan.read(store, later))
+
+
 def test_the_plan_tells_sizes_before_anything_has_run(passed):
     _, planned, store = passed
     document = json.loads(store.read("jobs/u-1/plan.json"))
