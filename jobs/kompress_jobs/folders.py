@@ -165,6 +165,11 @@ class FolderSplit:
         self.labels = torch.tensor(self.listing.labels)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
 
+    @property
+    def names(self) -> list[str]:
+        """The files, below the data set's root."""
+        return self.listing.paths
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -193,4 +198,5 @@ def in_memory(split: FolderSplit) -> MemorySplit:
         samples, found = split.read(chunk)
         parts.append(samples)
         kept.append(chunk[found])
-    return MemorySplit(join(parts), split.labels[torch.cat(kept)])
+    rows = torch.cat(kept)
+    return MemorySplit(join(parts), split.labels[rows], [split.names[row] for row in rows.tolist()])

@@ -24,7 +24,7 @@ HELD_OUT = 0.1
 
 
 class Split(Protocol):
-    """Samples of one split; `read` may be called from another thread."""
+    """Samples of one split; `read` may be called from another thread. Where its samples have names, `names` holds them, by position."""
 
     labels: torch.Tensor
     """(samples,), int64."""
@@ -41,6 +41,8 @@ class MemorySplit:
 
     samples: Samples
     labels: torch.Tensor
+    names: Sequence[str] = ()
+    """What people call the samples, such as their files; empty: nothing."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,6 +9,7 @@ from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.exporters import Engine
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.samples import Inputs
+from kompress_jobs.training.evaluate import with_predictions
 
 BATCH = 128
 
@@ -22,10 +23,9 @@ def score(bench: Bench, engine: Engine, found: Loaded, step: int | None, split: 
         inputs = filled(found.description.preprocessing(samples), step or len(seen))
         scores.append(torch.from_numpy(engine(arrays(inputs))[: len(seen)]))
         positions.append(chunk[seen])
-    targets = split.labels[torch.cat(positions)]
-    scored = bench.task.figures(torch.cat(scores), targets, found.description.labels)
-    intervals = {name: list(interval) for name, interval in scored.intervals.items()}
-    return Measured(scored.values, {"intervals": intervals, "perClass": scored.per_class, "samples": scored.samples})
+    every, seen, labels = torch.cat(scores), torch.cat(positions), found.description.labels
+    scored = bench.task.figures(every, split.labels[seen], labels)
+    return Measured.of(with_predictions(scored, bench.task, every, seen, split, labels))
 
 
 def real_inputs(bench: Bench, found: Loaded, batch_size: int) -> list[Array]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kompress_api.errors import InvalidManifest
+from kompress_jobs.storage.artifacts import MEASUREMENTS
 
 DESCRIPTIONS = "export.json", "bundle.json"
 """What stages say of their files (`stages/export.py`, `bundle.py`); an artifact holds one of them."""
@@ -23,7 +24,7 @@ def pack(folder: Path, target: Path) -> Path:
             f"{folder} holds none of {', '.join(DESCRIPTIONS)}", hint="register the artifact of a stage that makes a model"
         )
     described = parse((folder / name).read_bytes())
-    files = [str(path) for path in sorted(folder.iterdir())]
+    files = [str(path) for path in sorted(folder.iterdir()) if path.name != MEASUREMENTS]
     if (first := first_file(described)) and first["type"] == "ONNX":
         import mlflow.onnx
         import onnx
