@@ -76,7 +76,7 @@ class Folder:
 
 def open_folder(dataset: Dataset, scratch: Path, medium: Medium, *, field: str, first: int | None) -> Folder:
     """List the folder and bring its files, or about the `first` ones of each split. Raises DataUnreadable with the folder at fault."""
-    place = open_place(dataset, scratch)
+    place = open_place(dataset, scratch, field=field)
     where = f"{field}.source"
     classes, train = list_split(place.paths, dataset.splits.train, None, dataset.source, where, medium)
     listings = {"train": train}

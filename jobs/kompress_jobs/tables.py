@@ -103,7 +103,7 @@ def load(dataset: Dataset, scratch: Path, suffixes: tuple[str, ...], read: Read,
     Raises InvalidManifest for columns, DataUnreadable with file and row, LabelMismatch for labels that train does not have.
     """
     columns = column_of(dataset.input_column, "inputColumn", field), column_of(dataset.label_column, "labelColumn", field)
-    place = open_place(dataset, scratch)
+    place = open_place(dataset, scratch, field=field)
     listed = files_of(dataset, place.paths, suffixes, field=field)
     root = place.bring([path for paths in listed.values() for path in paths])
     parts: dict[str, Rows] = {}

@@ -51,6 +51,31 @@ class MemorySplit:
         return pick(self.samples, indices), torch.arange(len(indices))
 
 
+@dataclass
+class Relabelled:
+    """A split whose labels are counted in another order."""
+
+    stored: Split
+    numbers: torch.Tensor
+    """Label of the stored split -> label here, (classes,), int64."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.numbers[self.stored.labels]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """As they are stored."""
+        found: Sequence[str] = getattr(self.stored, "names", ())
+        return found
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
+        return self.stored.read(indices)
+
+
 @dataclass(frozen=True)
 class Data:
     """A data set with its splits."""

@@ -19,8 +19,10 @@ from kompress_api.names import RESERVED_STAGES
 from kompress_jobs.measure import predictions
 from kompress_jobs.measure.paired import Comparison
 from kompress_jobs.measure.predictions import Predictions
-from kompress_jobs.report import evidence
+from kompress_jobs.report import elsewhere, evidence, spread
+from kompress_jobs.report.elsewhere import Elsewhere
 from kompress_jobs.report.evidence import Evidence
+from kompress_jobs.report.spread import Spread
 from kompress_jobs.storage import artifacts, files
 from kompress_jobs.storage.artifacts import Commit
 from kompress_jobs.storage.store import Store
@@ -107,6 +109,8 @@ class Report:
     """Stage -> it and the baseline, sample by sample, where the task keeps what was said of each."""
     evidence: list[Evidence]
     """How sure the verdict on each goal is, in the order of `goals`."""
+    elsewhere: list[Elsewhere]
+    """On `evaluation.datasets`."""
 
     @property
     def succeeded(self) -> bool:
@@ -162,7 +166,20 @@ class Report:
         """The comparison for machines: every stage beside the baseline with `most` samples of each kind, and how sure each goal is."""
         goals = [goal.dump() | dataclasses.asdict(found) for goal, found in zip(self.goals, self.evidence, strict=True)]
         stages = {name: comparison.dump(most) for name, comparison in self.comparisons.items()}
-        return {"baseline": self.baseline, "final": self.final, "goals": goals, "stages": stages}
+        return {
+            "baseline": self.baseline,
+            "final": self.final,
+            "goals": goals,
+            "stages": stages,
+            "datasets": [found.dump(most) for found in self.elsewhere],
+            "seeds": {name: [found.dump() for found in figures] for name, figures in self.spreads.items()},
+        }
+
+    @property
+    def spreads(self) -> dict[str, list[Spread]]:
+        """Stage -> spread over its seeds, of those that were run several times."""
+        found = {stage.name: spread.of_stage(stage.details) for stage in self.stages}
+        return {name: figures for name, figures in found.items() if figures}
 
     def accuracy_change(self) -> tuple[float, Interval] | None:
         """Accuracy of the final stage less the baseline's, with its 95 % interval.
@@ -232,6 +249,7 @@ def collect(stage_input: StageInput, store: Store) -> Report:
         chain=chain(spec, spec.stages[-1].name),
         comparisons=comparisons,
         evidence=[evidence_of(goal, result, spec, stages, comparisons, baseline) for goal, result in zip(spec.goals, goals, strict=True)],
+        elsewhere=elsewhere.collect(stage_input, store, spec, {stage.name: stage.commit for stage in stages if stage.commit is not None}),
     )
 
 
@@ -249,7 +267,8 @@ def evidence_of(
     sides = evidence.pair({stage.name: stage.said for stage in stages}, result.stage, baseline, form)
     comparison = evidence.compared(sides) if form else comparisons.get(result.stage)
     details = next((stage.details for stage in stages if stage.name == result.stage), {})
-    return evidence.of_goal(goal, result, export, details, sides, comparison)
+    found = evidence.of_goal(goal, result, export, details, sides, comparison)
+    return dataclasses.replace(found, text=found.text + spread.of_goal(goal, result, details))
 
 
 def read_stage(outcome: StageOutcome, kind: str, store: Store) -> StageFigures:

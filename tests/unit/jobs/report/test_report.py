@@ -1,8 +1,10 @@
 """The report of a job, from real manifests in a real store to a page that stands alone and a run that is closed once."""
 
+import dataclasses
 import json
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -11,8 +13,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from kompress_api.contract import StageInput
+from kompress_api.places import Dataset
+from kompress_jobs import measurements
 from kompress_jobs.measure import predictions
 from kompress_jobs.measure.predictions import Predictions
+from kompress_jobs.plan import Plan
 from kompress_jobs.report import figures
 from kompress_jobs.stages import report
 from kompress_jobs.storage import artifacts
@@ -76,6 +81,8 @@ class Job:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.evaluation: dict = {}
+        self.goals = GOALS
         self.output = {"uri": f"file://{folder}/output"}
         self.tracking = {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "flowers", "registeredModel": "flowers"}
         self.store: Store = open_store(StageInput.model_validate(self.told([])).output, "output")
@@ -90,6 +97,13 @@ class Job:
         done = artifacts.commit(self.store, key, "u-1", 1, folder, metrics, details, [])
         self.outcomes.append({"name": name, "state": "Succeeded", "artifact": done.uri, "attempts": 1})
 
+    def change(self, index: int, change: Callable[[dict], None]) -> None:
+        """Write a manifest anew."""
+        path = f"artifacts/{str(index) * 64}/manifest.json"
+        manifest = json.loads(self.store.read(path))
+        change(manifest)
+        self.store.write(path, json.dumps(manifest).encode())
+
     def told(self, outcomes: list[dict], **fields) -> dict:
         spec = {
             "task": "image-classification",
@@ -98,7 +112,8 @@ class Job:
             "output": self.output,
             "tracking": self.tracking,
             "stages": STAGES,
-            "goals": GOALS,
+            "goals": self.goals,
+            "evaluation": self.evaluation,
         }
         return {
             "job": {"name": "flowers", "namespace": "ml", "uid": "u-1"},
@@ -253,11 +268,12 @@ def test_predictions_that_were_damaged_cost_the_comparison_and_no_report(job, tm
 
 def test_without_predictions_of_each_sample_intervals_must_do(job, tmp_path):
     """Tasks that answer with more than a label keep none: then it is said of classes whose intervals are apart, and of no goal."""
-    for index in (0, 2):
-        path = f"artifacts/{str(index) * 64}/manifest.json"
-        manifest = json.loads(job.store.read(path))
+
+    def forget(manifest):
         manifest["files"] = [file for file in manifest["files"] if "measurements" not in file["path"]]
-        job.store.write(path, json.dumps(manifest).encode())
+
+    job.change(0, forget)
+    job.change(2, forget)
     run(job, tmp_path / "scratch")
     told = json.loads(job.store.read("jobs/u-1/comparison.json"))
     assert told["goals"][0]["text"] == "one measurement, no interval"
@@ -295,6 +311,47 @@ def test_the_interval_of_a_difference_is_newcombes():
 
     change, (low, high) = figures.difference(56 / 70, wilson(56, 70), 48 / 80, wilson(48, 80))
     assert (round(change, 4), round(low, 4), round(high, 4)) == (0.2, 0.0524, 0.3339)
+
+
+def test_other_data_are_told_beside_the_test_split_and_what_was_not_measured_is_said(job, tmp_path):
+    job.evaluation = {"datasets": [{"source": "builtin://docstrings"}, {"source": "file:///elsewhere", "format": "csv"}]}
+    identity = {"name": "flowers", "uid": "u-1"}
+    planned = Plan.model_validate({"job": identity, "data": {"digest": "d"}, "datasets": ["d0", "d1"], "sourceKey": "k"})
+    job.store.write("jobs/u-1/plan.json", json.dumps(planned.dump()).encode())
+    about = {"metrics": {"accuracy": 0.97}, "intervals": {"accuracy": [0.9, 0.99]}, "samples": 200}
+    for index, content in ((0, BEFORE), (2, AFTER)):
+        commit = artifacts.find(job.store, str(index) * 64)
+        dataset = Dataset.model_validate(job.evaluation["datasets"][0])
+        said_there = dataclasses.replace(predictions.decode(content), about=about)
+        job.store.write(measurements.place_of(commit, dataset, "d0", "test"), predictions.encode(said_there))
+    run(job, tmp_path / "scratch", plan=f"{job.store.uri}/jobs/u-1/plan.json")
+    first, second = json.loads(job.store.read("jobs/u-1/comparison.json"))["datasets"]
+    assert (first["comparison"]["mcnemar"]["lost"], first["comparison"]["mcnemar"]["won"]) == (7, 5)
+    assert first["baseline"] == first["final"] == about
+    assert (second["source"], second["comparison"]) == ("file:///elsewhere", None)
+    page = page_of(job)
+    assert re.search(r"builtin://docstrings</td><td>200</td><td>0\.9700", page)
+    assert re.search(r"file:///elsewhere</td><td>-</td><td>not measured", page)
+    assert "builtin://docstrings`: accuracy 0.9700, adapt 0.9700" in job.store.read("jobs/u-1/model-card.md").decode()
+
+
+def test_seeds_tell_how_much_of_a_figure_is_luck(job, tmp_path):
+    """Three trainings at 0.96, 0.94 and 0.98: the goal was met by luck."""
+
+    def seeds(manifest):
+        runs = [{"seed": seed, "metrics": {"accuracy": value}} for seed, value in enumerate((0.96, 0.94, 0.98))]
+        manifest["details"]["seeds"] = runs
+
+    job.change(1, seeds)
+    job.goals = [{"metric": "accuracy", "maxDegradation": 0.02, "stage": "slim"}]
+    run(job, tmp_path / "scratch")
+    told = json.loads(job.store.read("jobs/u-1/comparison.json"))
+    [found] = told["seeds"]["slim"]
+    assert found["mean"] == pytest.approx(0.96)
+    assert found["deviation"] == pytest.approx(0.02)
+    assert told["goals"][0]["text"].endswith("holds for 2 of 3 seeds")
+    assert "0.9600 ± 0.0200" in page_of(job)
+    assert "slim over 3 seeds: accuracy 0.9600 ± 0.0200 (0.9400 to 0.9800)" in job.store.read("jobs/u-1/model-card.md").decode()
 
 
 def test_mlflow_gets_summary_report_and_one_registered_version_however_often_it_is_told(job, tmp_path):
