@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from stage_contexts import build_context
 
 from kompress_api.errors import Interrupted
@@ -14,6 +15,7 @@ from kompress_jobs.tracking import events
 
 RunStage = Callable[[StageContext], StageOutput]
 TUNE = {"fineTune": {"epochs": 2, "batchSize": 64, "learningRate": 5e-3}}
+SAVING = {"fineTune": TUNE["fineTune"] | {"checkpoint": {"everySteps": 10}}}
 THREE = {"seeds": 3}
 
 
@@ -34,6 +36,20 @@ def test_the_model_is_that_of_the_first_seed_and_the_others_tell_the_spread(tmp_
     assert len({entry["metrics"]["loss"] for entry in told}) == 3, "they are three trainings"
     second = seeds.run(build_context(tmp_path, TUNE, scratch="second", seed=1), fine_tune.run)
     assert told[1]["metrics"]["loss"] == second.metrics["loss"], "a repeat is what a job with that seed gets"
+
+
+def test_what_draws_by_itself_draws_the_same_whatever_came_before(tmp_path: Path) -> None:
+    """A user's own module may ask torch for numbers: with three seeds it must make the model that it makes with one."""
+    drawn: list[float] = []
+
+    def draw(context: StageContext) -> StageOutput:
+        drawn.append(float(torch.rand(1)))
+        return StageOutput()
+
+    seeds.run(build_context(tmp_path, TUNE, scratch="once"), draw)
+    seeds.run(build_context(tmp_path, TUNE, scratch="thrice", evaluation=THREE), draw)
+    assert drawn[-1] == drawn[0]
+    assert len(set(drawn)) == 3
 
 
 def test_the_charts_keep_the_stage_s_own_training_apart_from_the_repeats(tmp_path: Path) -> None:
@@ -62,9 +78,9 @@ def test_an_interrupted_stage_repeats_no_seed_that_is_done(tmp_path: Path) -> No
     """Each repeat is a whole training: three restarts would cost three of them."""
     first = Interrupting(before=2)
     with pytest.raises(Interrupted):
-        seeds.run(build_context(tmp_path, TUNE, scratch="first", evaluation=THREE), first)
+        seeds.run(build_context(tmp_path, SAVING, scratch="first", evaluation=THREE), first)
     again = Interrupting()
-    context = build_context(tmp_path, TUNE, scratch="again", evaluation=THREE, attempt=2)
+    context = build_context(tmp_path, SAVING, scratch="again", evaluation=THREE, attempt=2)
     output = seeds.run(context, again)
     assert (first.seeds, again.seeds) == ([1, 2], [0])
     assert [entry["seed"] for entry in output.details["seeds"]] == [0, 1, 2]
@@ -74,8 +90,7 @@ def test_an_interrupted_stage_repeats_no_seed_that_is_done(tmp_path: Path) -> No
 
 def test_progress_over_all_seeds_never_goes_back(tmp_path: Path) -> None:
     """A free restart that brought no newer checkpoint spends the budget, and a second seed begins at step 1."""
-    saving = {"fineTune": TUNE["fineTune"] | {"checkpoint": {"everySteps": 10}}}
-    context = build_context(tmp_path, saving, evaluation={"seeds": 2})
+    context = build_context(tmp_path, SAVING, evaluation={"seeds": 2})
     seen: list[int | None] = []
 
     def run(given: StageContext) -> StageOutput:

@@ -22,8 +22,8 @@ from kompress_jobs.report import figures
 from kompress_jobs.stages import report
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import Store, open_store
+from kompress_jobs.tracking import model_files, spool
 from kompress_jobs.tracking import publication as publications
-from kompress_jobs.tracking import spool
 from kompress_jobs.tracking.events import Events
 from kompress_jobs.tracking.mlflow import Mlflow
 from kompress_jobs.tracking.publication import Publication
@@ -382,8 +382,21 @@ def test_mlflow_gets_summary_report_and_one_registered_version_however_often_it_
     import mlflow
 
     mlflow.set_tracking_uri(job.tracking["uri"])
+    registered = Path(mlflow.artifacts.download_artifacts("models:/flowers@kompress", dst_path=str(tmp_path / "registered")))
+    assert not list(registered.rglob("measurements")), "who serves it need not see the test samples"
+    assert list(registered.rglob("export.json"))
     model = mlflow.pyfunc.load_model("models:/flowers@kompress")
     assert model.predict(numpy.ones((3, 1, 2, 2), dtype=numpy.float32))["scores"].shape == (3, 2)
+
+
+def test_a_bundle_is_registered_without_what_its_model_said_of_the_test_samples(tmp_path):
+    described = {"labels": ["a", "b"], "preprocessing": {}, "inputs": [{"name": "input", "shape": [-1, 4], "dtype": "float32"}]}
+    folder = tmp_path / "bundle"
+    (folder / "measurements").mkdir(parents=True)
+    (folder / "measurements" / "test.parquet").write_bytes(BEFORE)
+    (folder / "bundle.json").write_text(json.dumps(described))
+    model_files.pack(folder, tmp_path / "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"bundle.json", "MLmodel"}
 
 
 def test_a_job_that_missed_a_goal_is_closed_as_failed_and_not_registered(job, tmp_path):
