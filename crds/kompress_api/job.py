@@ -18,9 +18,11 @@ class Evaluation(Model):
     """What the report compares beyond the test split."""
 
     seeds: Annotated[int, Field(ge=1, le=32)] = 1
-    """Times that every training stage is run with another seed, for the spread of its figures."""
+    """Times that every stage that trains is run from the same inputs, with seed, seed + 1, ..., for the spread of its figures; the first
+    one's model goes on. It is so many times as much training."""
     datasets: Annotated[list[Dataset], Field(max_length=8)] = []
-    """More data sets that the final model and the baseline are evaluated on."""
+    """More data sets that the final model and the baseline are evaluated on, each on its test split. Their labels must be among those of
+    spec.dataset. No goal is judged on them."""
 
 
 def _references(stage: Stage) -> Iterator[str]:

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
-from kompress_jobs.measure.classification import figures
+from kompress_jobs.measure.classification import figures, predictions
 
-__all__ = ["chance", "figures", "logits", "loss"]
+__all__ = ["chance", "figures", "logits", "loss", "predictions"]
 
 AUXILIARY = 0.4
 """Weight of the loss of an auxiliary head (Inception; C. Szegedy et al., 2015, https://arxiv.org/abs/1409.4842)."""

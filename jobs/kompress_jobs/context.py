@@ -71,6 +71,16 @@ class StageContext:
             )
         return found
 
+    def from_rank_0(self, value: Any) -> Any:
+        """Collective: what rank 0 says, JSON-like."""
+        if self.world_size == 1:
+            return value
+        import torch.distributed as dist
+
+        told = [value]
+        dist.broadcast_object_list(told, src=0, device=self.device if dist.get_backend() == "nccl" else None)
+        return told[0]
+
     def is_source(self, role: str) -> bool:
         """Whether the input is spec.model itself (`input.model`) and not a stage's artifact."""
         return self.input_of(role).stage == SOURCE

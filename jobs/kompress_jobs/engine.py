@@ -20,8 +20,9 @@ from kompress_jobs import assemble, bundle, data, registry, reload
 from kompress_jobs.bundle import Description, Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.data import Data, Split
-from kompress_jobs.measure import latency, size
+from kompress_jobs.measure import latency, predictions, size
 from kompress_jobs.measure.classification import Figures
+from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.samples import place
 from kompress_jobs.training import objective
 from kompress_jobs.training.checkpoint import Checkpoints
@@ -45,6 +46,15 @@ class Measured:
     """By the names of kompress_api.goals."""
     details: dict[str, Any]
     """intervals, perClass, samples."""
+    predictions: Predictions | None = None
+    """What the model said of each sample, on the ranks that looked."""
+
+    @classmethod
+    def of(cls, scored: Figures, values: dict[str, float] | None = None) -> "Measured":
+        """What was scored, with other values beside it."""
+        intervals = {name: list(interval) for name, interval in scored.intervals.items()}
+        details = {"intervals": intervals, "perClass": scored.per_class, "samples": scored.samples}
+        return cls(scored.values | (values or {}), details, scored.predictions)
 
 
 class Bench:
@@ -133,12 +143,10 @@ class Bench:
         self.stop_point()
         scored = self.score(found, self.data.test, intervals=True)
         sample = place(found.description.preprocessing.sample(1), self.context.device)
-        values = scored.values | size.sizes(found.model, sample)
+        values = size.sizes(found.model, sample)
         if self.gang.rank == 0:
             values |= latency.eager(found.model.eval(), sample)
-        values = self.gang.broadcast(values)
-        intervals = {name: list(interval) for name, interval in scored.intervals.items()}
-        return Measured(values, {"intervals": intervals, "perClass": scored.per_class, "samples": scored.samples})
+        return Measured.of(scored, self.gang.broadcast(values))
 
     def plan(self, found: Loaded, settings: Training, epochs: int, learn: Objective | None = None, **more: Any) -> Plan:
         """The plan of a training of `found`; `learn` defaults to the task's loss."""
@@ -185,6 +193,9 @@ class Bench:
         skipped = {split: {"count": len(paths), "first": paths[0]} for split, paths in self.data.unreadable.items() if paths}
         told = after.details | {"unreadable": skipped, "before": {"metrics": before.values, **before.details}} | (details or {})
         folder = self.write(found, after) if self.gang.rank == 0 else None
+        if folder is not None:
+            source = before.predictions if role is not None and self.context.is_source(role) else None
+            predictions.write(folder, {predictions.OWN: after.predictions, predictions.SOURCE: source})
         self.gang.barrier()
         return StageOutput(folder, figures, told)
 

@@ -1,4 +1,4 @@
-"""The life of a user's stage in a pod: is it done already? else run it, commit what it made, and say what came out.
+"""The life of a user's stage in a pod: is it done already? else run it (once a seed), commit what it made, and say what came out.
 
 In a gang rank 0 alone looks for a commit, after the rendezvous and before training, and tells the others: two ranks that
 looked for themselves might see different things, and one would wait for the other for ever.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from kompress_api.contract import StageInput, StageSuccess
 from kompress_api.names import SOURCE
 from kompress_jobs import plan as plans
+from kompress_jobs import seeds
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import Commit, ManifestInput
@@ -18,16 +19,19 @@ from kompress_jobs.storage.store import Store
 log = logging.getLogger(__name__)
 
 
-def execute(context: StageContext, store: Store, key: str, run: Callable[[StageContext], StageOutput]) -> StageSuccess:
+def execute(
+    context: StageContext, store: Store, key: str, run: Callable[[StageContext], StageOutput], plan: "plans.Plan | None" = None
+) -> StageSuccess:
     """The result of the stage; what ranks other than 0 return is not looked at. Raises what the stage raises."""
     found = artifacts.reusable(store, key) if context.rank == 0 else None
-    if agreed(context, found is not None):
+    if context.from_rank_0(found is not None):
         if found is not None:
             context.events.progress(1, 1, f"reused {found.uri}")
+            measure_other_data(context, found, plan)
         return success(key, found)
     if context.input.reuse:
         return StageSuccess(key=key, hit=False)
-    output = run(context)
+    output = seeds.run(context, run)
     if context.rank != 0:
         return StageSuccess(key=key)
     if output.folder is None:
@@ -38,6 +42,7 @@ def execute(context: StageContext, store: Store, key: str, run: Callable[[StageC
     if commit.replaced:
         context.events.warning(f"replaced a damaged commit: {commit.replaced}")
     context.checkpoints.remove_own()
+    measure_other_data(context, commit, plan)
     return success(key, commit)
 
 
@@ -48,15 +53,12 @@ def success(key: str, commit: Commit | None) -> StageSuccess:
     return StageSuccess(artifact=commit.uri, digest=commit.digest, key=key, reused=commit.reused, metrics=commit.metrics)
 
 
-def agreed(context: StageContext, found: bool) -> bool:
-    """Collective: what rank 0 says."""
-    if context.world_size == 1:
-        return found
-    import torch.distributed as dist
+def measure_other_data(context: StageContext, commit: Commit, plan: "plans.Plan | None") -> None:
+    """What `evaluation.datasets` asks of this stage and nobody has measured (rank 0)."""
+    if context.input.evaluation.datasets:
+        from kompress_jobs import other_data  # torch, which a small pod that verifies a commit does not need
 
-    told = [found]
-    dist.broadcast_object_list(told, src=0, device=context.device if dist.get_backend() == "nccl" else None)
-    return bool(told[0])
+        other_data.measure(context, commit, plan)
 
 
 def tell_data(context: StageContext, plan: "plans.Plan | None") -> None:

@@ -76,7 +76,7 @@ class Folder:
 
 def open_folder(dataset: Dataset, scratch: Path, medium: Medium, *, field: str, first: int | None) -> Folder:
     """List the folder and bring its files, or about the `first` ones of each split. Raises DataUnreadable with the folder at fault."""
-    place = open_place(dataset, scratch)
+    place = open_place(dataset, scratch, field=field)
     where = f"{field}.source"
     classes, train = list_split(place.paths, dataset.splits.train, None, dataset.source, where, medium)
     listings = {"train": train}
@@ -165,6 +165,11 @@ class FolderSplit:
         self.labels = torch.tensor(self.listing.labels)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
 
+    @property
+    def names(self) -> list[str]:
+        """The files, below the data set's root."""
+        return self.listing.paths
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -193,4 +198,5 @@ def in_memory(split: FolderSplit) -> MemorySplit:
         samples, found = split.read(chunk)
         parts.append(samples)
         kept.append(chunk[found])
-    return MemorySplit(join(parts), split.labels[torch.cat(kept)])
+    rows = torch.cat(kept)
+    return MemorySplit(join(parts), split.labels[rows], [split.names[row] for row in rows.tolist()])

@@ -77,6 +77,8 @@ class Plan(Model):
     """Whose."""
     data: PlannedData
     """spec.dataset."""
+    datasets: list[str] = []
+    """Fingerprints of spec.evaluation.datasets, in their order."""
     source_key: str
     """Key of spec.model."""
     students: dict[str, str] = {}

@@ -21,11 +21,11 @@ import torch
 
 from kompress_api.dag import inputs_of
 from kompress_api.errors import KompressError, MethodRefused
-from kompress_api.job import CompressionJobSpec, Evaluation
+from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
 from kompress_api.stages.stage import Stage
 from kompress_api.training import Training
-from kompress_jobs import assemble, memory, registry
+from kompress_jobs import assemble, memory, other_data, registry, seeds
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.data import Data
 from kompress_jobs.measure import size
@@ -138,11 +138,12 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path, held: Span = N
 
     Raises the first KompressError with its field path (`spec.stages[1].prune.granularity`).
     """
-    refuse_evaluation(spec.evaluation)
+    refuse_seeds(spec)
     task = registry.load("tasks", spec.task, field="spec.task")
     start = memory.resident()
     room = Room(data, task, spec.task, spec.seed, scratch)
     source = assemble.load_source(spec.model, data, spec.task, spec.seed, scratch, field="spec.model")
+    other_data.rehearse(spec, data, source, task, scratch)
     models = {SOURCE: Rehearsed(source)}
     loaded = memory.resident()
     for index, stage in enumerate(spec.stages):
@@ -191,11 +192,10 @@ def rehearse_stage(spec: CompressionJobSpec, stage: Stage, models: Mapping[str, 
     return Rehearsed(expected, Bounds(low, high, model.bounds.ceilings if model and model.bounds else {}))
 
 
-def refuse_evaluation(evaluation: Evaluation) -> None:
-    """What the report can't compare yet."""
-    for name, asked in (("seeds", evaluation.seeds > 1), ("datasets", bool(evaluation.datasets))):
-        if asked:
-            raise MethodRefused(f"{name} is not built in this version", hint="leave it out", field=f"spec.evaluation.{name}")
+def refuse_seeds(spec: CompressionJobSpec) -> None:
+    """Raise MethodRefused where another seed would change nothing."""
+    if spec.evaluation.seeds > 1 and not any(seeds.trains(stage) for stage in spec.stages):
+        raise MethodRefused("no stage trains, so that another seed changes nothing", hint="leave it out", field="spec.evaluation.seeds")
 
 
 def fresh_copy(found: Loaded) -> Loaded:

@@ -87,6 +87,12 @@ class Heard:
     def labels(self) -> torch.Tensor:
         return self.stored.labels
 
+    @property
+    def names(self) -> Sequence[str]:
+        """As they are stored."""
+        found: Sequence[str] = getattr(self.stored, "names", ())
+        return found
+
     def __len__(self) -> int:
         return len(self.stored)
 

@@ -86,6 +86,8 @@ class TextSplit:
 
     texts: pyarrow.ChunkedArray
     labels: torch.Tensor
+    names: list[str]
+    """file:row of each."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -101,7 +103,7 @@ def load(dataset: Dataset, scratch: Path, suffixes: tuple[str, ...], read: Read,
     Raises InvalidManifest for columns, DataUnreadable with file and row, LabelMismatch for labels that train does not have.
     """
     columns = column_of(dataset.input_column, "inputColumn", field), column_of(dataset.label_column, "labelColumn", field)
-    place = open_place(dataset, scratch)
+    place = open_place(dataset, scratch, field=field)
     listed = files_of(dataset, place.paths, suffixes, field=field)
     root = place.bring([path for paths in listed.values() for path in paths])
     parts: dict[str, Rows] = {}
@@ -124,7 +126,7 @@ def load(dataset: Dataset, scratch: Path, suffixes: tuple[str, ...], read: Read,
     if first is not None:
         parts = {split: thinned(rows, first) for split, rows in parts.items()}
     splits: dict[str, Split] = {
-        split: TextSplit(rows.texts, torch.tensor([numbers[label] for label in rows.labels])) for split, rows in parts.items()
+        split: TextSplit(rows.texts, torch.tensor([numbers[label] for label in rows.labels]), rows.places) for split, rows in parts.items()
     }
     return Data(labels, **splits, unreadable={split: rows.unusable for split, rows in parts.items()})
 

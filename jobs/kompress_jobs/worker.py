@@ -9,7 +9,6 @@ import ctypes
 import faulthandler
 import logging
 import os
-import random
 import signal
 import sys
 from collections.abc import Iterator
@@ -62,7 +61,7 @@ def work(scratch: Path, rank: int) -> None:
 
 def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int) -> StageSuccess:
     """A user's stage, with its process group, key and checkpoints."""
-    from kompress_jobs import execute, plan
+    from kompress_jobs import execute, plan, seeds
     from kompress_jobs.storage.checkpoints import CheckpointStore
     from kompress_jobs.storage.store import open_store
 
@@ -94,24 +93,22 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
 
     with process_group(world_size, device):
         try:
-            return execute.execute(context, store, key, run)
+            return execute.execute(context, store, key, run, planned)
         except Interrupted as error:
             leave_together(world_size)
             with contextlib.suppress(KompressError):
-                newest = context.checkpoints.newest() if local_rank == 0 else None
-                error.checkpoint_step = newest.step if newest else None  # type: ignore[attr-defined]
+                error.checkpoint_step = seeds.newest_step(context) if local_rank == 0 else None  # type: ignore[attr-defined]
             raise
 
 
 def prepare_torch(seed: int, local_rank: int) -> "torch.device":
     """Seeds, threads and this rank's device."""
-    import numpy
     import torch
 
+    from kompress_jobs.seeds import seed_generators
+
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)
+    seed_generators(seed)
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)

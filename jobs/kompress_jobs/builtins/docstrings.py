@@ -63,7 +63,9 @@ def load(dataset: Dataset, first: int | None = None) -> Data:
         for name, found in zip(parts, (train, validation, test), strict=True):
             parts[name] += found
     splits = {
-        name: MemorySplit([row.text for row in found], torch.tensor([labels.index(row.subject) for row in found]))
+        name: MemorySplit(
+            [row.text for row in found], torch.tensor([labels.index(row.subject) for row in found]), [row.file for row in found]
+        )
         for name, found in parts.items()
     }
     return Data(labels, **splits)

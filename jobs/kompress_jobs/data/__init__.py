@@ -24,7 +24,7 @@ HELD_OUT = 0.1
 
 
 class Split(Protocol):
-    """Samples of one split; `read` may be called from another thread."""
+    """Samples of one split; `read` may be called from another thread. Where its samples have names, `names` holds them, by position."""
 
     labels: torch.Tensor
     """(samples,), int64; where a sample may carry several labels (samples, labels), bool."""
@@ -41,12 +41,39 @@ class MemorySplit:
 
     samples: Samples
     labels: torch.Tensor
+    names: Sequence[str] = ()
+    """What people call the samples, such as their files; empty: nothing."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
         return pick(self.samples, indices), torch.arange(len(indices))
+
+
+@dataclass
+class Relabelled:
+    """A split whose labels are counted in another order."""
+
+    stored: Split
+    numbers: torch.Tensor
+    """Label of the stored split -> label here, (classes,), int64."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.numbers[self.stored.labels]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """As they are stored."""
+        found: Sequence[str] = getattr(self.stored, "names", ())
+        return found
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
+        return self.stored.read(indices)
 
 
 @dataclass(frozen=True)

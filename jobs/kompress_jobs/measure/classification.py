@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from kompress_jobs.measure.predictions import Predictions
+
 Z = 1.959963984540054
 """Of the 95 % interval."""
 RESAMPLES = 500
@@ -26,6 +28,8 @@ class Figures:
     per_class: dict[str, dict[str, float]]
     """Label -> recall, low, high, samples."""
     samples: int
+    predictions: Predictions | None = None
+    """What was said of every sample, where that is kept."""
 
 
 def wilson(hits: float, samples: int) -> Interval:
@@ -75,6 +79,25 @@ def figures(scores: torch.Tensor, targets: torch.Tensor, labels: list[str], *, i
         low, high = wilson(right, count)
         per_class[label] = {"recall": right / count if count else 0.0, "low": low, "high": high, "samples": count}
     return Figures(values, found, per_class, samples)
+
+
+def predictions(scores: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor, labels: list[str]) -> Predictions | None:
+    """What the scores say of each sample; `positions` (samples,) in the split. None with several labels a sample."""
+    if targets.ndim != 1:
+        return None
+    order = positions.argsort()
+    scores, targets = scores[order].double(), targets[order]
+    predicted = scores.argmax(1)
+    return Predictions(
+        labels=labels,
+        positions=positions[order].numpy(),
+        names=[],
+        targets=targets.numpy(),
+        predicted=predicted.numpy(),
+        confidence=scores.softmax(1).gather(1, predicted[:, None])[:, 0].numpy(),
+        losses=torch.nn.functional.cross_entropy(scores, targets, reduction="none").numpy(),
+        top5=(scores.topk(5).indices == targets[:, None]).any(1).numpy() if scores.shape[1] > 5 else None,
+    )
 
 
 def bootstrap(pairs: torch.Tensor, losses: torch.Tensor, classes: int) -> dict[str, Interval]:

@@ -5,10 +5,13 @@ from typing import Any
 import torch
 
 from kompress_jobs.bundle import Loaded
+from kompress_jobs.data import Split
 from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.exporters import Engine
 from kompress_jobs.measure.parity import Array
+from kompress_jobs.preprocessing import Preprocessing
 from kompress_jobs.samples import Inputs
+from kompress_jobs.training.evaluate import with_predictions
 
 BATCH = 128
 
@@ -16,16 +19,20 @@ BATCH = 128
 def score(bench: Bench, engine: Engine, found: Loaded, step: int | None, split: Any = None) -> Measured:
     """The engine's figures on a split (the test split); `step` is the only batch size that it takes."""
     split = split or bench.data.test
+    (scores, positions), labels = scores_of(engine, found.description.preprocessing, split, step), found.description.labels
+    scored = bench.task.figures(scores, split.labels[positions], labels)
+    return Measured.of(with_predictions(scored, bench.task, scores, positions, split, labels))
+
+
+def scores_of(engine: Engine, preprocessing: Preprocessing, split: Split, step: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (samples, classes) and positions in the split (samples,); samples that can't be read are missing."""
     scores, positions = [], []
     for chunk in torch.arange(len(split)).split(step or BATCH):
         samples, seen = split.read(chunk)
-        inputs = filled(found.description.preprocessing(samples), step or len(seen))
+        inputs = filled(preprocessing(samples), step or len(seen))
         scores.append(torch.from_numpy(engine(arrays(inputs))[: len(seen)]))
         positions.append(chunk[seen])
-    targets = split.labels[torch.cat(positions)]
-    scored = bench.task.figures(torch.cat(scores), targets, found.description.labels)
-    intervals = {name: list(interval) for name, interval in scored.intervals.items()}
-    return Measured(scored.values, {"intervals": intervals, "perClass": scored.per_class, "samples": scored.samples})
+    return torch.cat(scores), torch.cat(positions)
 
 
 def real_inputs(bench: Bench, found: Loaded, batch_size: int) -> list[Array]:

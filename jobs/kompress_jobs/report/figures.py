@@ -6,16 +6,24 @@ Nothing is measured here. A stage that failed has no figures; a goal that needed
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from kompress_api.contract import StageInput, StageOutcome
 from kompress_api.dag import baseline_of, chain
-from kompress_api.errors import ArtifactCorrupt
-from kompress_api.goals import BASELINE_PREFIX, HIGHER_IS_BETTER, GoalResult
+from kompress_api.errors import ArtifactCorrupt, ArtifactMissing
+from kompress_api.goals import BASELINE_PREFIX, HIGHER_IS_BETTER, Goal, GoalResult
 from kompress_api.job import CompressionJobSpec
 from kompress_api.judge import figure_of_stage, judge
 from kompress_api.names import RESERVED_STAGES
-from kompress_jobs.storage import artifacts
+from kompress_jobs.measure import predictions
+from kompress_jobs.measure.paired import Comparison
+from kompress_jobs.measure.predictions import Predictions
+from kompress_jobs.report import elsewhere, evidence, spread
+from kompress_jobs.report.elsewhere import Elsewhere
+from kompress_jobs.report.evidence import Evidence
+from kompress_jobs.report.spread import Spread
+from kompress_jobs.storage import artifacts, files
 from kompress_jobs.storage.artifacts import Commit
 from kompress_jobs.storage.store import Store
 
@@ -45,7 +53,9 @@ class StageFigures:
     commit: Commit | None
     """What it made; None where it failed or never ran."""
     problem: str = ""
-    """Why its manifest can't be read."""
+    """Why its manifest, or what stands beside its model, can't be read."""
+    said: Mapping[str, Predictions] = dataclasses.field(default_factory=dict, repr=False)
+    """What its models said of each test sample, by the names of `measure.predictions`."""
 
     @property
     def name(self) -> str:
@@ -77,7 +87,9 @@ class ClassChange:
     after: float
     samples: int
     certain: bool
-    """The 95 % intervals do not overlap."""
+    """Beyond chance: by McNemar's test, corrected for the number of classes; without predictions, the 95 % intervals do not overlap."""
+    flips: tuple[int, int] | None = None
+    """Samples lost and won, where predictions tell."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +105,12 @@ class Report:
     """Stage whose figures are the job's: the last one listed."""
     chain: tuple[str, ...]
     """From the baseline to the final stage."""
+    comparisons: Mapping[str, Comparison]
+    """Stage -> it and the baseline, sample by sample, where the task keeps what was said of each."""
+    evidence: list[Evidence]
+    """How sure the verdict on each goal is, in the order of `goals`."""
+    elsewhere: list[Elsewhere]
+    """On `evaluation.datasets`."""
 
     @property
     def succeeded(self) -> bool:
@@ -144,12 +162,34 @@ class Report:
                 found[name] = before / after
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
+    def compared(self, most: int) -> dict[str, Any]:
+        """The comparison for machines: every stage beside the baseline with `most` samples of each kind, and how sure each goal is."""
+        goals = [goal.dump() | dataclasses.asdict(found) for goal, found in zip(self.goals, self.evidence, strict=True)]
+        stages = {name: comparison.dump(most) for name, comparison in self.comparisons.items()}
+        return {
+            "baseline": self.baseline,
+            "final": self.final,
+            "goals": goals,
+            "stages": stages,
+            "datasets": [found.dump(most) for found in self.elsewhere],
+            "seeds": {name: [found.dump() for found in figures] for name, figures in self.spreads.items()},
+        }
+
+    @property
+    def spreads(self) -> dict[str, list[Spread]]:
+        """Stage -> spread over its seeds, of those that were run several times."""
+        found = {stage.name: spread.of_stage(stage.details) for stage in self.stages}
+        return {name: figures for name, figures in found.items() if figures}
+
     def accuracy_change(self) -> tuple[float, Interval] | None:
         """Accuracy of the final stage less the baseline's, with its 95 % interval.
 
-        Newcombe's hybrid of two Wilson intervals (1998, method 10). Both models saw the same samples, which this does not use,
-        so the interval is wider than it need be.
+        Of the same samples where it is known what was said of each, else Newcombe's hybrid of two Wilson intervals (1998,
+        method 10), which is wider than it need be.
         """
+        if self.final in self.comparisons:
+            change = self.comparisons[self.final].changes["accuracy"]
+            return change.value, (change.low, change.high)
         first, last = self.stage(self.baseline), self.stage(self.final)
         if first is None or last is None or first.name == last.name:
             return None
@@ -159,7 +199,12 @@ class Report:
         return difference(last.metrics["accuracy"], after, first.metrics["accuracy"], before)
 
     def class_changes(self) -> list[ClassChange]:
-        """Recall of every class in the baseline and in the final stage, the greatest loss first."""
+        """Recall of every class that has samples, in the baseline and in the final stage, the greatest loss first."""
+        if self.final in self.comparisons:
+            return [
+                ClassChange(entry.label, entry.before, entry.after, entry.samples, entry.certain, (entry.lost, entry.won))
+                for entry in self.comparisons[self.final].classes
+            ]
         first, last = self.stage(self.baseline), self.stage(self.final)
         if first is None or last is None or first.name == last.name:
             return []
@@ -173,7 +218,7 @@ class Report:
                 certain=after[label]["high"] < before[label]["low"] or after[label]["low"] > before[label]["high"],
             )
             for label in after
-            if label in before
+            if label in before and after[label]["samples"]
         ]
         return sorted(changes, key=lambda change: (change.after - change.before, change.label))
 
@@ -192,15 +237,38 @@ def collect(stage_input: StageInput, store: Store) -> Report:
     kinds = {stage.name: stage.kind for stage in spec.stages}
     stages = [read_stage(outcome, kinds[outcome.name], store) for outcome in stage_input.stages if outcome.name not in RESERVED_STAGES]
     baseline = baseline_of(spec)
+    goals = judge(spec, {stage.name: stage.metrics for stage in stages})
+    comparisons = evidence.comparisons({stage.name: stage.said for stage in stages}, list(kinds), baseline)
     return Report(
         input=stage_input,
         spec=spec,
         stages=stages,
-        goals=judge(spec, {stage.name: stage.metrics for stage in stages}),
+        goals=goals,
         baseline=baseline,
         final=spec.stages[-1].name,
         chain=chain(spec, spec.stages[-1].name),
+        comparisons=comparisons,
+        evidence=[evidence_of(goal, result, spec, stages, comparisons, baseline) for goal, result in zip(spec.goals, goals, strict=True)],
+        elsewhere=elsewhere.collect(stage_input, store, spec, {stage.name: stage.commit for stage in stages if stage.commit is not None}),
     )
+
+
+def evidence_of(
+    goal: Goal,
+    result: GoalResult,
+    spec: CompressionJobSpec,
+    stages: Sequence[StageFigures],
+    comparisons: Mapping[str, Comparison],
+    baseline: str,
+) -> Evidence:
+    """How sure the verdict on a goal is."""
+    export = next(stage.export for stage in spec.stages if stage.name == result.stage)
+    form = str(goal.format) if export is not None and goal.format not in (None, export.formats[0].type) else ""
+    sides = evidence.pair({stage.name: stage.said for stage in stages}, result.stage, baseline, form)
+    comparison = evidence.compared(sides) if form else comparisons.get(result.stage)
+    details = next((stage.details for stage in stages if stage.name == result.stage), {})
+    found = evidence.of_goal(goal, result, export, details, sides, comparison)
+    return dataclasses.replace(found, text=found.text + spread.of_goal(goal, result, details))
 
 
 def read_stage(outcome: StageOutcome, kind: str, store: Store) -> StageFigures:
@@ -208,11 +276,25 @@ def read_stage(outcome: StageOutcome, kind: str, store: Store) -> StageFigures:
     if outcome.artifact is None:
         return StageFigures(outcome, kind, None)
     try:
-        return StageFigures(
-            outcome, kind, found := artifacts.find(store, key_of(outcome.artifact, store)), "" if found else "its commit is gone"
-        )
+        found = artifacts.find(store, key_of(outcome.artifact, store))
     except ArtifactCorrupt as error:
         return StageFigures(outcome, kind, None, str(error))
+    if found is None:
+        return StageFigures(outcome, kind, None, "its commit is gone")
+    try:
+        return StageFigures(outcome, kind, found, said=read_predictions(found))
+    except (ArtifactMissing, ValueError) as error:  # ArtifactCorrupt too
+        return StageFigures(outcome, kind, found, str(error))
+
+
+def read_predictions(commit: Commit) -> dict[str, Predictions]:
+    """What lies below `measurements/` in the artifact. Raises ArtifactMissing, ArtifactCorrupt, ValueError."""
+    paths = {PurePosixPath(file.path): file for file in commit.manifest.files}
+    return {
+        path.stem: predictions.decode(files.read(commit.store, commit.prefix, file))
+        for path, file in paths.items()
+        if path.parent.name == artifacts.MEASUREMENTS
+    }
 
 
 def key_of(uri: str, store: Store) -> str:

@@ -2,7 +2,7 @@
 
 from kompress_api.goals import BASELINE_PREFIX
 from kompress_jobs.report.figures import SHOWN, Report, unit
-from kompress_jobs.report.page import templates
+from kompress_jobs.report.page import chance, templates
 
 
 def render(report: Report) -> str:
@@ -16,8 +16,15 @@ def render(report: Report) -> str:
             report=report,
             steps=[f"{stage.name} ({stage.kind})" for stage in report.stages],
             samples=final.details.get("samples") if final else None,
-            rows=[(name, summary[name], summary.get(BASELINE_PREFIX + name)) for name in SHOWN if name in summary],
+            rows=[
+                (name, summary[name], final.interval(name) if final else None, summary.get(BASELINE_PREFIX + name))
+                for name in SHOWN
+                if name in summary
+            ],
             change=report.accuracy_change(),
+            comparison=report.comparisons.get(report.final),
+            verdicts=list(zip(report.goals, report.evidence, strict=True)),
+            chance=chance,
             worse=[f"{c.label} ({c.before:.3f} → {c.after:.3f})" for c in report.class_changes() if c.certain and c.after < c.before],
             unit=unit,
         )

@@ -10,11 +10,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from kompress_api.goals import BASELINE_PREFIX
+from kompress_jobs.measure.paired import Change, Flipped
 from kompress_jobs.report.charts import Bar, Pair, bars, pairs
 from kompress_jobs.report.figures import Report, better, unit
 
 MAX_CLASSES = 30
 """Classes that are drawn: those that lost most."""
+MAX_FLIPPED = 25
+"""Samples that are shown of those that changed sides, of each kind."""
+COMPARED = ("accuracy", "recall", "f1", "top5", "loss")
 
 
 @cache
@@ -35,6 +39,7 @@ def render(report: Report, run_url: str = "") -> str:
         .render(
             report=report,
             cards=cards(report),
+            verdicts=list(zip(report.goals, report.evidence, strict=True)),
             change=report.accuracy_change(),
             charts=charts(report),
             classes=pairs(
@@ -43,6 +48,9 @@ def render(report: Report, run_url: str = "") -> str:
                     for c in changes[:MAX_CLASSES]
                 ]
             ),
+            unshown=max(0, len(changes) - MAX_CLASSES),
+            compared=[name for name in COMPARED if any(name in entry.changes for entry in report.comparisons.values())],
+            flipped=flipped(report),
             certain=[change.label for change in changes if change.certain and change.after < change.before],
             measured=measured(report),
             cuts=[(stage.name, cuts(stage.details), stage.details.get("search")) for stage in report.stages if "layers" in stage.details],
@@ -51,8 +59,29 @@ def render(report: Report, run_url: str = "") -> str:
             unit=unit,
             better=better,
             pretty=pretty,
+            chance=chance,
+            mark=mark,
         )
     )
+
+
+def flipped(report: Report) -> list[tuple[str, int, list[Flipped]]]:
+    """Of the final stage: (title, how many, the first ones), the losses first."""
+    found = report.comparisons.get(report.final)
+    if found is None:
+        return []
+    kinds = (("Right before, wrong now", found.lost), ("Wrong before, right now", found.won))
+    return [(title, len(samples), samples[:MAX_FLIPPED]) for title, samples in kinds if samples]
+
+
+def chance(p: float) -> str:
+    """A probability of McNemar's test."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def mark(metric: str, change: Change) -> str:
+    """Class of the style sheet: a change whose interval holds zero is none."""
+    return "soft" if change.low <= 0 <= change.high else "good" if better(metric, change.value) else "bad"
 
 
 def cards(report: Report) -> list[tuple[str, str]]:

@@ -19,9 +19,10 @@ from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.exporters import Engine
 from kompress_jobs.half import halved
-from kompress_jobs.measure import latency, parity
+from kompress_jobs.measure import latency, parity, predictions
 from kompress_jobs.measure.on_engine import BATCH, arrays, filled, real_inputs, score
 from kompress_jobs.measure.parity import Array
+from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.rehearsal import Room
 
 PYTORCH_PREFIX = "pytorch."
@@ -78,6 +79,7 @@ def export(
     folders = {"model": scratch / "export", "baseline": scratch / "baseline"}
     pairs: list[dict[str, Lowered]] = []
     details: dict[str, Any] = {"parity": {}, "speedups": [], "intervals": {}, "pytorch": measured["model"].details}
+    said: dict[str, Predictions | None] = {}
     for index, form in enumerate(spec.formats):
         if bench.context.stop.requested:
             raise stopped_from_outside()
@@ -94,14 +96,18 @@ def export(
             prove(bench, lowered[role], found, spec, asked, details if role == "model" else None)
             scored = score(bench, exporter.open_engine(path, 1), found, step_of(form, spec))
             lowered[role].figures |= scored.values | {name: measured[role].values[name] for name in ("parameters", "macs")}
+            name = predictions.OWN if role == "model" else predictions.BASELINE
+            said[name if index == 0 else predictions.of_format(name, form.type)] = scored.predictions
             if role == "model" and index == 0:
-                details |= {key: value for key, value in scored.details.items() if key != "pytorch"}
+                details |= scored.details
         time(bench, spec, form, exporter, lowered, models, details)
         pairs.append(lowered)
     metrics = figures(pairs)
     metrics |= {PYTORCH_PREFIX + name: value for name, value in measured["model"].values.items()}
     if bench.context.is_source("model"):
         metrics |= {SOURCE_PREFIX + name: value for name, value in measured["model"].values.items()}
+        said[predictions.SOURCE] = measured["model"].predictions
+    predictions.write(folders["model"], said)
     bench.context.events.metrics({f"test/{name}": value for name, value in metrics.items() if "." not in name and "@" not in name})
     bench.context.events.metrics({f"before/{name}": value for name, value in measured["baseline"].values.items()})
     return StageOutput(folders["model"], metrics, details)

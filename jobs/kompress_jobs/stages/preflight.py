@@ -20,6 +20,7 @@ from kompress_jobs.code_version import code_version
 from kompress_jobs.data import Data
 from kompress_jobs.fingerprint import Fingerprint, fingerprint, resolve
 from kompress_jobs.hardware import hardware_of
+from kompress_jobs.measurements import fingerprints
 from kompress_jobs.plan import Plan, PlannedData, PlannedStage, plan_key
 from kompress_jobs.rehearsal import Forecast, Sizes
 from kompress_jobs.storage import artifacts
@@ -92,6 +93,7 @@ def plan(
             sample_rate=samples.sample_rate,
             clip_samples=samples.clip_samples,
         ),
+        datasets=fingerprints(spec, patience=PREFLIGHT_PATIENCE),
         source_key=source,
         students=students,
         source=figures_of(forecasts[SOURCE]),

@@ -1,6 +1,7 @@
 """quantize: fewer bits, by the target engine's own quantizer. The bundle keeps its float weights and a recipe (mode, scheme, what is left
 alone, the activations' ranges); `export` lowers by that recipe. The stage's figures are those of the quantized graph in its engine."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,16 @@ def run(context: StageContext) -> StageOutput:
     if spec.training is not None:
         train(bench, spec, found)
     floats = bench.measure(found) if spec.training is not None else before
-    recipe, values, details, stopped = None, {}, {}, False
+    recipe, scored, details, stopped = None, Measured({}, {}), {}, False
     if bench.gang.rank == 0:
         try:
-            recipe, values, details = quantize(bench, spec, found, floats)
+            recipe, scored, details = quantize(bench, spec, found)
         except Interrupted:
             stopped = True
     if bench.gang.broadcast(stopped):
         raise Interrupted("stopped from outside before the model was quantized", hint="start the job again: it goes on from its checkpoint")
-    recipe, values, details = bench.gang.broadcast((recipe, values, details))
-    after = Measured(floats.values | values, floats.details | details.pop("figures"))
+    recipe, values, told, details = bench.gang.broadcast((recipe, scored.values, scored.details, details))
+    after = Measured(floats.values | values, floats.details | told, scored.predictions)
     return bench.finish(redescribed(found, quantization=recipe), before, details, after=after)
 
 
@@ -71,8 +72,8 @@ def train(bench: Bench, spec: Quantize, found: Loaded) -> None:
     qat.remove(found.model, names)
 
 
-def quantize(bench: Bench, spec: Quantize, found: Loaded, floats: Measured) -> tuple[Recipe, dict[str, float], dict[str, Any]]:
-    """The recipe, the quantized graph's figures, and what the manifest keeps (rank 0)."""
+def quantize(bench: Bench, spec: Quantize, found: Loaded) -> tuple[Recipe, Measured, dict[str, Any]]:
+    """The recipe, the quantized graph's figures, and what else the manifest keeps (rank 0)."""
     quantizer = registry.load("quantizers", exporter.QUANTIZER, field=bench.field())
     folder = bench.context.scratch / "quantize"
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,11 +87,11 @@ def quantize(bench: Bench, spec: Quantize, found: Loaded, floats: Measured) -> t
     threads = (spec.target or Target()).threads
     scored = score(bench, exporter.open_engine(target, threads), found, None)
     speed = compared(bench, found, plain, target, threads)
-    details: dict[str, Any] = {"figures": scored.details, "speedup": speed["speedup"], "floatSizeBytes": plain.stat().st_size}
+    details: dict[str, Any] = {"speedup": speed["speedup"], "floatSizeBytes": plain.stat().st_size}
     if spec.sensitivity:
         details["sensitivity"] = sensitivity(bench, found, plain, recipe, quantizer, folder)
     values = scored.values | {"modelSizeBytes": float(target.stat().st_size), "latencyP50Ms": speed["latencyP50Ms"]}
-    return recipe, values, details
+    return recipe, dataclasses.replace(scored, values=values), details
 
 
 def batches(bench: Bench, found: Loaded, samples: int) -> Iterator[list[Array]]:

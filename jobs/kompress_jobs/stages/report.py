@@ -1,4 +1,5 @@
-"""report: judge the goals, write the HTML report and the model card, and leave for the launcher what MLflow is to be told.
+"""report: judge the goals, write the HTML report, the model card and the comparison for machines, and leave for the launcher what
+MLflow is to be told.
 
 It trains and measures nothing, runs after a failure too, and can run twice: every time it writes the same.
 """
@@ -14,6 +15,9 @@ from kompress_jobs.tracking.events import Events
 
 REPORT = "report.html"
 CARD = "model-card.md"
+COMPARISON = "comparison.json"
+MAX_FLIPPED = 1000
+"""Samples that changed sides, of each kind and stage, in COMPARISON."""
 
 
 def run(stage: StageInput, scratch: Path, events: Events) -> StageSuccess:
@@ -26,9 +30,10 @@ def run(stage: StageInput, scratch: Path, events: Events) -> StageSuccess:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT).write_text(page.render(report), encoding="utf-8")
     (folder / CARD).write_text(card, encoding="utf-8")
+    (folder / COMPARISON).write_text(page.pretty(report.compared(MAX_FLIPPED)) + "\n", encoding="utf-8")
     prefix = f"jobs/{stage.job.uid}"
     events.progress(1, 2, "writing the report")
-    store.upload(folder, prefix, [REPORT, CARD])
+    store.upload(folder, prefix, [REPORT, CARD, COMPARISON])
     final = report.stage(report.final)
     commit = final.commit if final else None
     wanted = Publish(

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 FOLDER = "artifacts"
+MEASUREMENTS = "measurements"
+"""Folder of what was measured sample by sample: beside the model by its own stage, beside the manifest where it was asked for later."""
 MAX_ROUNDS = 20
 """Rounds of a fight over a damaged commit; each lost round means that another writer got further."""
 

@@ -4,6 +4,7 @@
     <output>/checkpoints/<key>/<uid>-<attempt>/step-N/parts/<id>.json  digests of the files that one rank uploaded
     <output>/checkpoints/<key>/<uid>-<attempt>/step-N/manifest.json    the commit, written last by rank 0
     <output>/checkpoints/<key>/<uid>-notes/<name>.json                 small results that no attempt of the job need find again
+    <output>/checkpoints/<key>/seeds/<number>/...                      the same of a repeat with another seed (`seeds.py`)
 
 They lie under the stage key, so another attempt, or another job of the same work, goes on from them. Other attempts may add
 and remove checkpoints at any moment: what was listed may be gone when it is read.
@@ -115,6 +116,12 @@ class CheckpointStore:
         self.store.write(join(prefix, MANIFEST), canonical_json(manifest.dump()))
         self._prune()
         return Checkpoint(step, self.attempt, self.uid)
+
+    def nested(self, name: str) -> "CheckpointStore":
+        """Checkpoints of another training of the same stage, below `name`; nobody takes the ones for the others."""
+        found = CheckpointStore(self.store, "", self.uid, self.attempt)
+        found.base = join(self.base, name)
+        return found
 
     def note(self, name: str, content: Any) -> None:
         """Keep a small result, as JSON, for the attempts of this job that may follow (rank 0)."""

@@ -55,6 +55,16 @@ def download(store: Store, prefix: str, folder: Path, files: Sequence[StoredFile
             raise _corrupt(f"{store.uri}/{join(prefix, expected.path)}", expected, found.size, found.sha256)
 
 
+def read(store: Store, prefix: str, expected: StoredFile) -> bytes:
+    """One small file; raises as `download` does."""
+    key = join(prefix, expected.path)
+    content = store.read(key)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != expected.sha256:
+        raise _corrupt(f"{store.uri}/{key}", expected, len(content), sha256)
+    return content
+
+
 def verify(store: Store, prefix: str, files: Sequence[StoredFile]) -> None:
     """Read every file where it lies; raises as `download` does."""
 

@@ -90,6 +90,22 @@ class Events:
             self._file.write(line.encode() + b"\n")  # one call, so that worker and launcher can both append
 
 
+class Aside(Events):
+    """What a training tells that is not the stage's own: progress, warnings, and figures under a name of their own."""
+
+    def __init__(self, events: Events, name: str) -> None:
+        self._folder, self._file, self._name = events._folder, events._file, name
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        super().metrics({f"{self._name}/{name}": value for name, value in values.items()}, step)
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """The stage has told its own."""
+
+    def progress(self, done: int, total: int, text: str = "") -> None:
+        super().progress(done, total, f"{self._name}: {text}" if text else self._name)
+
+
 def read(folder: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
     """Every complete event from a byte offset on, each with the offset behind it."""
     path = folder / EVENTS_FILE

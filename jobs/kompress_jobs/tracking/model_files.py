@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kompress_api.errors import InvalidManifest
+from kompress_jobs.storage.artifacts import MEASUREMENTS
 
 DESCRIPTIONS = "export.json", "bundle.json"
 """What stages say of their files (`stages/export.py`, `bundle.py`); an artifact holds one of them."""
@@ -29,11 +30,11 @@ def pack(folder: Path, target: Path) -> Path:
         import onnx
 
         graph = onnx.load(str(folder / first["file"]))
-        rest = [str(path) for path in sorted(folder.iterdir()) if path.name != first["file"]]
+        rest = [str(path) for path in sorted(folder.iterdir()) if path.name not in (first["file"], MEASUREMENTS)]
         about = {"signature": signature(described), "metadata": metadata(described)}
         mlflow.onnx.save_model(graph, str(target), pip_requirements=["onnxruntime"], extra_files=rest, **about)
         return target
-    shutil.copytree(folder, target)  # tokenizers of an ensemble lie in folders of their own
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(MEASUREMENTS))  # tokenizers of an ensemble lie in folders of their own
     write_mlmodel(target, name, described)
     return target
 

@@ -1,5 +1,6 @@
 """Scores of a model on a split, each rank for its share of the samples."""
 
+import dataclasses
 from types import ModuleType
 
 import torch
@@ -40,7 +41,15 @@ def predict(
 def evaluate(
     model: nn.Module, split: Split, task: ModuleType, preprocessing: Preprocessing, labels: list[str], gang: Gang, *, intervals: bool = True
 ) -> Figures:
-    """Collective: the task's figures of a model on a split, the same on every rank."""
+    """Collective: the task's figures of a model on a split, the same on every rank; with intervals what it said of each sample, too."""
     scores, positions = predict(model, split, task, preprocessing, gang)
     found: Figures = task.figures(scores, split.labels[positions], labels, intervals=intervals)
-    return found
+    return with_predictions(found, task, scores, positions, split, labels) if intervals else found
+
+
+def with_predictions(
+    found: Figures, task: ModuleType, scores: torch.Tensor, positions: torch.Tensor, split: Split, labels: list[str]
+) -> Figures:
+    """The figures with what was said of each sample, by its name; as they are where the task keeps none."""
+    said = task.predictions(scores, split.labels[positions], positions, labels) if hasattr(task, "predictions") else None
+    return found if said is None else dataclasses.replace(found, predictions=said.named(split))

@@ -50,8 +50,11 @@ def master_of(job: str, stage: str, attempt: int) -> str:
 
 
 def is_small(stage_input: StageInput) -> bool:
-    """Whether the attempt is one small pod. A reused export measures anew on its targets, so it gets what the stage asks for."""
-    return stage_input.kind in (PREFLIGHT, REPORT) or (stage_input.reuse and stage_input.kind != "export")
+    """Whether the attempt is one small pod. A reused export may measure anew on its targets, and a reused stage of which more data sets
+    are asked on those: they get what the stage asks for."""
+    if stage_input.kind in (PREFLIGHT, REPORT):
+        return True
+    return stage_input.reuse and stage_input.kind != "export" and not stage_input.evaluation.datasets
 
 
 def nodes_of(stage_input: StageInput, runtime: ResolvedRuntime) -> int:

@@ -6,6 +6,7 @@ Pure. Which stage starts, and when, is `reconcile`'s; how its pods look is `app.
 from kompress_api.contract import ENV_STAGE, MAX_INPUT_BYTES, Artifact, JobIdentity, StageInput, StageOutcome
 from kompress_api.dag import baseline_of, inputs_of
 from kompress_api.errors import ArtifactMissing, SpecTooLarge
+from kompress_api.job import Evaluation
 from kompress_api.merge import MergedSpec
 from kompress_api.names import PREFLIGHT, REPORT, RESERVED_STAGES, SOURCE
 from kompress_api.stages.stage import Stage
@@ -71,7 +72,7 @@ def _build(
         attempt=attempt,
         task=merged.task,
         seed=merged.seed,
-        evaluation=merged.evaluation,
+        evaluation=_evaluation(merged, stage),
         model=merged.model,
         dataset=merged.dataset,
         output=merged.output,
@@ -90,6 +91,14 @@ def _build(
         if name == REPORT
         else "",
     )
+
+
+def _evaluation(merged: MergedSpec, stage: Stage | None) -> Evaluation:
+    """More data sets are asked of two stages only: of the last one listed, and of the baseline (`source`: of the first one, which starts
+    from it)."""
+    baseline = baseline_of(merged)
+    asked = {merged.stages[-1].name, merged.stages[0].name if baseline == SOURCE else baseline}
+    return merged.evaluation if stage is None or stage.name in asked else merged.evaluation.model_copy(update={"datasets": []})
 
 
 def _inputs(merged: MergedSpec, status: CompressionJobStatus, stage: Stage) -> list[Artifact]:

@@ -9,6 +9,7 @@ from kompress_api.manifest import parse_spec
 from kompress_api.merge import MergedSpec, merge
 from kompress_api.runtime import ClusterCompressionRuntimeSpec
 from kompress_api.status import Attempt, CompressionJobStatus, Condition, PlanStatus, StageResult, StageState, StageStatus
+from kompress_operator.launch.app import is_small
 from kompress_operator.launch.inputs import build_input, encode
 
 JOB = JobIdentity(name="good", namespace="ml", uid="u1")
@@ -48,6 +49,19 @@ def test_a_stage_learns_its_inputs_from_the_stages_above() -> None:
 def test_the_first_stage_starts_from_the_source() -> None:
     (entry,) = build_input(JOB, merged(), STATUS, "adapt", 1).inputs
     assert (entry.role, entry.stage, entry.uri) == ("model", "source", None)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "asked"), [("adapt", {"adapt", "ship"}), ("source", {"adapt", "ship"}), ("student", {"student", "ship"})]
+)
+def test_more_data_sets_are_asked_of_the_final_model_and_the_baseline_alone(baseline: str, asked: set[str]) -> None:
+    """Each stage would pay for them otherwise. `source` is measured by the first stage, which starts from it."""
+    spec = merged(evaluation={"datasets": [{"source": "builtin://digits"}]}, baseline=baseline)
+    names = [stage.name for stage in spec.stages]
+    built = {name: build_input(JOB, spec, STATUS, name, 1) for name in names}
+    assert {name for name in names if built[name].evaluation.datasets} == asked
+    assert is_small(build_input(JOB, spec, STATUS, "slim", 1, reuse=True))
+    assert not is_small(build_input(JOB, spec, STATUS, baseline if baseline != "source" else "adapt", 1, reuse=True)), "it has to answer"
 
 
 def test_a_stage_is_not_told_how_its_pods_look() -> None:

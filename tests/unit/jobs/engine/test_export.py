@@ -45,7 +45,7 @@ def test_the_stage_ships_a_verified_file_with_its_figures_beside_the_baseline_s(
     assert speedup["low"] <= speedup["value"] <= speedup["high"]
     written = json.loads((output.folder / reload.EXPORT).read_text())
     assert written["labels"] == [str(index) for index in range(10)]
-    assert sorted(path.name for path in output.folder.iterdir()) == [reload.EXPORT, "model.onnx"]
+    assert sorted(path.name for path in output.folder.iterdir()) == [reload.EXPORT, "measurements", "model.onnx"]
 
 
 def test_an_exporter_that_changes_the_model_fails_the_stage(run_stage: RunStage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,10 @@ def test_a_student_bundle_with_other_labels_is_refused(digits: Data, tmp_path: P
         distill.require_one_label_map([found], other, field="spec.stages[1].distill")
 
 
-def test_evaluation_that_is_not_built_is_refused(digits: Data, tmp_path: Path) -> None:
+def test_seeds_that_would_change_nothing_are_refused(digits: Data, tmp_path: Path) -> None:
+    """A spread of zero would look like a method that never fails."""
+    slim = {"name": "slim", "prune": {"importance": "L1", "pruningRatio": 0.5, "roundTo": 1}}
+    run(digits, tmp_path, [ADAPT, slim], evaluation={"seeds": 3})
     with pytest.raises(MethodRefused) as caught:
-        run(digits, tmp_path, [ADAPT], evaluation={"seeds": 3})
+        run(digits, tmp_path, [slim], evaluation={"seeds": 3})
     assert caught.value.field == "spec.evaluation.seeds"

@@ -243,7 +243,7 @@ def test_a_bert_goes_through_the_stages(run_stage: RunStage, bert: Path, sentenc
     adapted = run_stage({"fineTune": {"epochs": 4, **training}}, **common)
     assert adapted.folder is not None
     assert adapted.metrics["accuracy"] > 0.9 > adapted.details["before"]["metrics"]["accuracy"]
-    assert sorted(path.name for path in adapted.folder.iterdir()) == ["bundle.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(path.name for path in adapted.folder.iterdir()) == ["bundle.json", "measurements", "model.safetensors", "tokenizer.json"]
     teacher = adapted.folder.rename(tmp_path / "teacher")
 
     student = {"source": f"hf://{bert}", "arguments": {"num_hidden_layers": 1, "intermediate_size": 32}}

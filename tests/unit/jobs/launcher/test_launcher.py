@@ -4,6 +4,13 @@ import os
 import signal
 
 import psutil
+import pytest
+
+from kompress_api.places import Dataset, Output
+from kompress_jobs import measurements
+from kompress_jobs.fingerprint import fingerprint
+from kompress_jobs.storage import artifacts
+from kompress_jobs.storage.store import open_store
 
 from .conftest import eventually, free_port
 
@@ -37,6 +44,27 @@ def test_sigterm_is_a_checkpoint_and_75_and_the_next_attempt_goes_on(launch, sta
     eventually(lambda: any("resumed from the checkpoint" in event["text"] for event in second.events("progress")))
     assert second.wait() == 0
     assert second.told.metrics["accuracy"] > 0.5
+
+
+def test_two_processes_repeat_a_seed_go_on_with_it_when_stopped_and_measure_more_data(launch, stage, tmp_path):
+    """One rank alone notes, commits and measures; one that went another way than the others would wait for ever."""
+    evaluation = {"seeds": 2, "datasets": [{"source": "builtin://digits"}]}
+    first = launch(stage(epochs=30, evaluation=evaluation), KOMPRESS_PROCESSES="2")
+    eventually(first.training)
+    first.process.send_signal(signal.SIGTERM)
+    assert first.wait() == 75, first.output()[-3000:]
+    assert first.told.checkpoint_step and first.told.checkpoint_step > 0, "of the repeat, which comes first"
+
+    second = launch(stage(epochs=30, evaluation=evaluation, attempt=2), KOMPRESS_PROCESSES="2")
+    eventually(lambda: any(event["text"].startswith("repeat1: resumed") for event in second.events("progress")))
+    assert second.wait() == 0, second.output()[-3000:]
+    store = open_store(Output(uri=f"file://{tmp_path}/output"), "output")
+    commit = artifacts.find(store, second.told.key)
+    assert [entry["seed"] for entry in commit.details["seeds"]] == [0, 1]
+    dataset = Dataset.model_validate(evaluation["datasets"][0])
+    for name, accuracy in (("test", "accuracy"), ("source", "source.accuracy")):
+        said = measurements.read(commit, dataset, fingerprint(dataset).digest, name)
+        assert said.right.mean() == pytest.approx(second.told.metrics[accuracy])
 
 
 def test_a_killed_rank_is_the_root_cause_and_its_peers_error_is_not(launch, stage):

@@ -7,7 +7,9 @@ import pytest
 
 from kompress_api.contract import Artifact, StageInput
 from kompress_api.errors import ArtifactCorrupt, DataUnreadable, KompressError, UnknownMethod, UnknownModel
+from kompress_api.places import Dataset
 from kompress_jobs import plan
+from kompress_jobs.fingerprint import fingerprint
 from kompress_jobs.stages import preflight
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import open_store
@@ -58,7 +60,7 @@ def stage_input(folder: Path, index: int, inputs: list[Artifact], planned) -> St
 def passed(tmp_path_factory):
     """A preflight that found nothing wrong: its folder, its result, its store."""
     folder = tmp_path_factory.mktemp("preflight")
-    return folder, *run(folder)
+    return folder, *run(folder, evaluation={"datasets": [{"source": "builtin://digits"}]})
 
 
 def test_every_stage_finds_the_key_that_was_forecast_and_a_commit_is_a_hit(passed):
@@ -107,6 +109,7 @@ def test_the_plan_tells_sizes_before_anything_has_run(passed):
     assert planned.metrics == document["source"]
     assert document["source"]["parameters"] > document["stages"][1]["figures"]["parameters"] > 0
     assert document["data"]["labels"] == [str(digit) for digit in range(10)]
+    assert document["datasets"] == [fingerprint(Dataset(source="builtin://digits")).digest], "no stage has to look at the data again"
 
 
 def test_a_plan_that_was_changed_is_not_believed(passed):

@@ -1,8 +1,10 @@
 """The report of a job, from real manifests in a real store to a page that stands alone and a run that is closed once."""
 
+import dataclasses
 import json
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -11,12 +13,17 @@ import pytest
 from onnx import TensorProto, helper
 
 from kompress_api.contract import StageInput
+from kompress_api.places import Dataset
+from kompress_jobs import measurements
+from kompress_jobs.measure import predictions
+from kompress_jobs.measure.predictions import Predictions
+from kompress_jobs.plan import Plan
 from kompress_jobs.report import figures
 from kompress_jobs.stages import report
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import Store, open_store
+from kompress_jobs.tracking import model_files, spool
 from kompress_jobs.tracking import publication as publications
-from kompress_jobs.tracking import spool
 from kompress_jobs.tracking.events import Events
 from kompress_jobs.tracking.mlflow import Mlflow
 from kompress_jobs.tracking.publication import Publication
@@ -37,6 +44,20 @@ def per_class(zero: float, one: float) -> dict[str, dict[str, float]]:
     }
 
 
+def said(zero: list[int], one: list[int]) -> bytes:
+    """Of 100 samples of each class, those that a model got wrong."""
+    targets = numpy.repeat([0, 1], 100)
+    predicted = targets.copy()
+    predicted[zero] = 1
+    predicted[[100 + row for row in one]] = 0
+    names = [f"test/{label}/{row}.png" for label in ("zero", "one") for row in range(100)]
+    sure = numpy.full(200, 0.75)
+    losses = numpy.where(predicted == targets, 0.1, 2.0)
+    return predictions.encode(Predictions(["zero", "one <b>"], numpy.arange(200), names, targets, predicted, sure, losses))
+
+
+BEFORE, AFTER = said(list(range(5)), [0]), said([], list(range(8)))
+"""97 % and 96 % right: seven of class one are lost, five of class zero won."""
 PRUNED = {
     "layers": [
         {"layer": "layer1.conv1", "before": 64, "now": 24, "why": "the least worth of its scope went"},
@@ -60,6 +81,8 @@ class Job:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.evaluation: dict = {}
+        self.goals = GOALS
         self.output = {"uri": f"file://{folder}/output"}
         self.tracking = {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "flowers", "registeredModel": "flowers"}
         self.store: Store = open_store(StageInput.model_validate(self.told([])).output, "output")
@@ -67,12 +90,19 @@ class Job:
 
     def commit(self, name: str, metrics: dict, details: dict, files: dict[str, bytes] | None = None) -> None:
         folder = self.folder / f"made-{name}"
-        folder.mkdir()
         for path, content in (files or {"bundle.json": b"{}"}).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
         key = str(len(self.outcomes)) * 64
         done = artifacts.commit(self.store, key, "u-1", 1, folder, metrics, details, [])
         self.outcomes.append({"name": name, "state": "Succeeded", "artifact": done.uri, "attempts": 1})
+
+    def change(self, index: int, change: Callable[[dict], None]) -> None:
+        """Write a manifest anew."""
+        path = f"artifacts/{str(index) * 64}/manifest.json"
+        manifest = json.loads(self.store.read(path))
+        change(manifest)
+        self.store.write(path, json.dumps(manifest).encode())
 
     def told(self, outcomes: list[dict], **fields) -> dict:
         spec = {
@@ -82,7 +112,8 @@ class Job:
             "output": self.output,
             "tracking": self.tracking,
             "stages": STAGES,
-            "goals": GOALS,
+            "goals": self.goals,
+            "evaluation": self.evaluation,
         }
         return {
             "job": {"name": "flowers", "namespace": "ml", "uid": "u-1"},
@@ -123,9 +154,15 @@ def job(tmp_path) -> Job:
     made.commit(
         "adapt",
         {"accuracy": 0.97, "parameters": 1e6, "modelSizeBytes": 4e6, "source.accuracy": 0.1},
-        {"intervals": interval, "perClass": per_class(0.97, 0.97), "samples": 200},
+        {"intervals": interval, "perClass": per_class(0.95, 0.99), "samples": 200},
+        {"bundle.json": b"{}", "measurements/test.parquet": BEFORE},
     )
-    made.commit("slim", {"accuracy": 0.96, "parameters": 3e5, "modelSizeBytes": 1.2e6}, {"intervals": {"accuracy": [0.95, 0.97]}} | PRUNED)
+    made.commit(
+        "slim",
+        {"accuracy": 0.96, "parameters": 3e5, "modelSizeBytes": 1.2e6},
+        {"intervals": {"accuracy": [0.95, 0.97]}} | PRUNED,
+        {"bundle.json": b"{}", "measurements/test.parquet": AFTER},
+    )
     described = {
         "labels": ["zero", "one"],
         "preprocessing": {"type": "image", "imageSize": 2, "channels": 1, "mean": [0.5], "std": [0.5]},
@@ -143,8 +180,18 @@ def job(tmp_path) -> Job:
             "latencyP50Ms@ONNX/cpu1/32": 9.0,
             "baseline.latencyP50Ms@ONNX/cpu1/32": 30.0,
         },
-        {"intervals": {"accuracy": [0.95, 0.97]}, "perClass": per_class(0.99, 0.90), "samples": 200},
-        {"export.json": json.dumps(described).encode(), "model.onnx": tiny_onnx()},
+        {
+            "intervals": {"accuracy": [0.95, 0.97]},
+            "perClass": per_class(1.0, 0.92),
+            "samples": 200,
+            "speedups": [{"format": "ONNX", "target": "cpu1", "batchSize": 1, "value": 3.0, "low": 1.9, "high": 3.2}],
+        },
+        {
+            "export.json": json.dumps(described).encode(),
+            "model.onnx": tiny_onnx(),
+            "measurements/test.parquet": AFTER,
+            "measurements/baseline.parquet": BEFORE,
+        },
     )
     return made
 
@@ -179,7 +226,7 @@ def test_the_page_stands_alone_and_shows_what_got_worse(job, tmp_path):
     run(job, tmp_path / "scratch")
     page = page_of(job)
     assert "All 2 goals met" in page
-    assert "Beyond doubt (95 % intervals apart): one &lt;b&gt;." in page, "a label is text, never markup"
+    assert "Beyond chance: one &lt;b&gt;." in page, "a label is text, never markup"
     assert "<svg" in page
     row = page[page.index("layer1.conv1") :]
     assert re.search(r"64 → 24.*the least worth of its scope went.*50%: 0\.912", row, re.DOTALL), "what pruning took, why, and what it cost"
@@ -187,7 +234,52 @@ def test_the_page_stands_alone_and_shows_what_got_worse(job, tmp_path):
     assert not re.search(r"<script|src=|<link|@import|url\(", page), "nothing is fetched and nothing runs"
     card = job.store.read("jobs/u-1/model-card.md").decode()
     assert "pipeline_tag: image-classification" in card
-    assert "| accuracy | 0.9600 | 0.9700 |" in card
+    assert "| accuracy | 0.9600 (0.9500 to 0.9700) | 0.9700 |" in card
+
+
+def test_a_loss_is_told_with_what_chance_can_do_and_with_the_samples_that_it_hit(job, tmp_path):
+    """Twelve of 200 samples changed sides: the met goal of two points at most would be missed on many another test set."""
+    run(job, tmp_path / "scratch")
+    told = json.loads(job.store.read("jobs/u-1/comparison.json"))
+    accuracy, latency = told["goals"]
+    assert (accuracy["met"], accuracy["sure"], latency["met"], latency["sure"]) == (True, False, True, False)
+    assert latency["text"] == "3.00 x faster, 95 % interval 1.90 to 3.20", "two times were asked for"
+    ship = told["stages"]["ship"]
+    assert (ship["mcnemar"]["lost"], ship["mcnemar"]["won"]) == (7, 5)
+    assert ship["mcnemar"]["p"] == pytest.approx(0.774, abs=5e-4)
+    assert ship["changes"]["accuracy"]["low"] < -0.02 < -0.01 < 0 < ship["changes"]["accuracy"]["high"]
+    assert {entry["name"] for entry in ship["flipped"]["lost"]} == {f"test/one/{row}.png" for row in range(1, 8)}
+    page = page_of(job)
+    row = page[page.index("<td>slim</td><td>200</td>") :]
+    assert row.startswith("<td>slim</td><td>200</td><td>7</td><td>5</td><td>0.774</td>")
+    assert "could be chance" in page
+    assert "test/one/7.png" in page
+    card = job.store.read("jobs/u-1/model-card.md").decode()
+    assert "Of 200 samples 7 were right before and are wrong now, 5 the other way round (McNemar's exact test: p = 0.774)." in card
+
+
+def test_predictions_that_were_damaged_cost_the_comparison_and_no_report(job, tmp_path):
+    [path] = [entry.key for entry in job.store.list(f"artifacts/{'1' * 64}/") if entry.key.endswith(".parquet")]
+    job.store.write(path, BEFORE)
+    run(job, tmp_path / "scratch")
+    assert set(json.loads(job.store.read("jobs/u-1/comparison.json"))["stages"]) == {"ship"}
+    assert "test.parquet has changed since it was committed" in page_of(job)
+
+
+def test_without_predictions_of_each_sample_intervals_must_do(job, tmp_path):
+    """Tasks that answer with more than a label keep none: then it is said of classes whose intervals are apart, and of no goal."""
+
+    def forget(manifest):
+        manifest["files"] = [file for file in manifest["files"] if "measurements" not in file["path"]]
+
+    job.change(0, forget)
+    job.change(2, forget)
+    run(job, tmp_path / "scratch")
+    told = json.loads(job.store.read("jobs/u-1/comparison.json"))
+    assert told["goals"][0]["text"] == "one measurement, no interval"
+    page = page_of(job)
+    assert "Beyond chance: one &lt;b&gt;." in page
+    assert "sample by sample" not in page
 
 
 def test_a_report_that_runs_twice_writes_the_same(job, tmp_path):
@@ -221,6 +313,47 @@ def test_the_interval_of_a_difference_is_newcombes():
     assert (round(change, 4), round(low, 4), round(high, 4)) == (0.2, 0.0524, 0.3339)
 
 
+def test_other_data_are_told_beside_the_test_split_and_what_was_not_measured_is_said(job, tmp_path):
+    job.evaluation = {"datasets": [{"source": "builtin://docstrings"}, {"source": "file:///elsewhere", "format": "csv"}]}
+    identity = {"name": "flowers", "uid": "u-1"}
+    planned = Plan.model_validate({"job": identity, "data": {"digest": "d"}, "datasets": ["d0", "d1"], "sourceKey": "k"})
+    job.store.write("jobs/u-1/plan.json", json.dumps(planned.dump()).encode())
+    about = {"metrics": {"accuracy": 0.97}, "intervals": {"accuracy": [0.9, 0.99]}, "samples": 200}
+    for index, content in ((0, BEFORE), (2, AFTER)):
+        commit = artifacts.find(job.store, str(index) * 64)
+        dataset = Dataset.model_validate(job.evaluation["datasets"][0])
+        said_there = dataclasses.replace(predictions.decode(content), about=about)
+        job.store.write(measurements.place_of(commit, dataset, "d0", "test"), predictions.encode(said_there))
+    run(job, tmp_path / "scratch", plan=f"{job.store.uri}/jobs/u-1/plan.json")
+    first, second = json.loads(job.store.read("jobs/u-1/comparison.json"))["datasets"]
+    assert (first["comparison"]["mcnemar"]["lost"], first["comparison"]["mcnemar"]["won"]) == (7, 5)
+    assert first["baseline"] == first["final"] == about
+    assert (second["source"], second["comparison"]) == ("file:///elsewhere", None)
+    page = page_of(job)
+    assert re.search(r"builtin://docstrings</td><td>200</td><td>0\.9700", page)
+    assert re.search(r"file:///elsewhere</td><td>-</td><td>not measured", page)
+    assert "builtin://docstrings`: accuracy 0.9700, adapt 0.9700" in job.store.read("jobs/u-1/model-card.md").decode()
+
+
+def test_seeds_tell_how_much_of_a_figure_is_luck(job, tmp_path):
+    """Three trainings at 0.96, 0.94 and 0.98: the goal was met by luck."""
+
+    def seeds(manifest):
+        runs = [{"seed": seed, "metrics": {"accuracy": value}} for seed, value in enumerate((0.96, 0.94, 0.98))]
+        manifest["details"]["seeds"] = runs
+
+    job.change(1, seeds)
+    job.goals = [{"metric": "accuracy", "maxDegradation": 0.02, "stage": "slim"}]
+    run(job, tmp_path / "scratch")
+    told = json.loads(job.store.read("jobs/u-1/comparison.json"))
+    [found] = told["seeds"]["slim"]
+    assert found["mean"] == pytest.approx(0.96)
+    assert found["deviation"] == pytest.approx(0.02)
+    assert told["goals"][0]["text"].endswith("holds for 2 of 3 seeds")
+    assert "0.9600 ± 0.0200" in page_of(job)
+    assert "slim over 3 seeds: accuracy 0.9600 ± 0.0200 (0.9400 to 0.9800)" in job.store.read("jobs/u-1/model-card.md").decode()
+
+
 def test_mlflow_gets_summary_report_and_one_registered_version_however_often_it_is_told(job, tmp_path):
     server = Mlflow(job.input().tracking, job.input().job, patience=0)
     parent = server.open_parent()
@@ -237,8 +370,8 @@ def test_mlflow_gets_summary_report_and_one_registered_version_however_often_it_
     found = server.client.get_run(parent)
     assert found.info.status == "FINISHED"
     assert found.data.metrics["faster"] == 3.0
-    assert "| accuracy | 0.9600 | 0.9700 |" in found.data.tags["mlflow.note.content"]
-    assert {entry.path for entry in server.client.list_artifacts(parent)} == {"report.html", "model-card.md"}
+    assert "| accuracy | 0.9600 (0.9500 to 0.9700) | 0.9700 |" in found.data.tags["mlflow.note.content"]
+    assert {entry.path for entry in server.client.list_artifacts(parent)} == {"report.html", "model-card.md", "comparison.json"}
     assert server.client.get_run(dangling).info.status == "KILLED"
     late = server.open_nested(parent, "adapt", 1)
     assert [metric.step for metric in server.client.get_metric_history(late, "loss")] == [4]
@@ -249,8 +382,21 @@ def test_mlflow_gets_summary_report_and_one_registered_version_however_often_it_
     import mlflow
 
     mlflow.set_tracking_uri(job.tracking["uri"])
+    registered = Path(mlflow.artifacts.download_artifacts("models:/flowers@kompress", dst_path=str(tmp_path / "registered")))
+    assert not list(registered.rglob("measurements")), "who serves it need not see the test samples"
+    assert list(registered.rglob("export.json"))
     model = mlflow.pyfunc.load_model("models:/flowers@kompress")
     assert model.predict(numpy.ones((3, 1, 2, 2), dtype=numpy.float32))["scores"].shape == (3, 2)
+
+
+def test_a_bundle_is_registered_without_what_its_model_said_of_the_test_samples(tmp_path):
+    described = {"labels": ["a", "b"], "preprocessing": {}, "inputs": [{"name": "input", "shape": [-1, 4], "dtype": "float32"}]}
+    folder = tmp_path / "bundle"
+    (folder / "measurements").mkdir(parents=True)
+    (folder / "measurements" / "test.parquet").write_bytes(BEFORE)
+    (folder / "bundle.json").write_text(json.dumps(described))
+    model_files.pack(folder, tmp_path / "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"bundle.json", "MLmodel"}
 
 
 def test_a_job_that_missed_a_goal_is_closed_as_failed_and_not_registered(job, tmp_path):
