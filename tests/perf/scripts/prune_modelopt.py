@@ -1,5 +1,5 @@
-"""nvidia-modelopt's pruning as its documentation has it: FastNAS for convolutions, GradNAS for transformers, to half of the MACs, then
-training.  python prune_modelopt.py JSON; `epochs` of training, most `macs`."""
+"""nvidia-modelopt's FastNAS as its documentation has it, to half of the MACs, then training. It is the only mode left that prunes models of
+other libraries than Megatron.  python prune_modelopt.py JSON: what a peer's script is given, and most `macs`"""
 
 import tempfile
 from pathlib import Path
@@ -7,31 +7,27 @@ from typing import Any
 
 import modelopt.torch.prune
 from original import Original, answer, given
-from torch import nn
 
 CALIBRATION_BATCHES = 20
 
 
 def prune(original: Original) -> dict[str, Any]:
-    model = original.model
-    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
     loader = []
     for batch in original.batches(CALIBRATION_BATCHES):
-        loader.append((*original.inputs(batch), batch.targets))
+        loader.append(original.inputs(batch))
         if len(loader) == CALIBRATION_BATCHES:
             break
-    config: dict[str, Any] = {"data_loader": loader, "collect_func": lambda found: tuple(found[:-1])}
-    if convolutions:
-        config["score_func"] = lambda tried: original.accuracy(tried, original.data.validation)
-        config["checkpoint"] = str(Path(tempfile.mkdtemp()) / "search.pth")
-    else:
-        config["loss_func"] = lambda outputs, found: original.task.loss(outputs, found[-1])
     pruned, _ = modelopt.torch.prune.prune(
-        model,
-        mode="fastnas" if convolutions else "gradnas",
+        original.model,
+        mode="fastnas",
         constraints={"flops": "50%"},
         dummy_input=original.description.preprocessing.sample(1),
-        config=config,
+        config={
+            "data_loader": loader,
+            "collect_func": lambda inputs: inputs,
+            "score_func": lambda tried: original.accuracy(tried, original.data.validation),
+            "checkpoint": str(Path(tempfile.mkdtemp()) / "search.pth"),
+        },
     )
     for parameter in pruned.parameters():
         parameter.requires_grad_(True)

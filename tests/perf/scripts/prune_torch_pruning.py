@@ -1,5 +1,5 @@
 """Torch-Pruning as its own examples use it (cifar, transformers): Taylor importance, small steps until half of the MACs are gone, then
-training.  python prune_torch_pruning.py JSON; `epochs` of training, most `macs`."""
+training.  python prune_torch_pruning.py JSON: what a peer's script is given, and most `macs`"""
 
 from typing import Any
 
