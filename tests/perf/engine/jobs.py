@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from kompress_api.names import RESERVED_STAGES
 from perf.engine.peers import BUILD, hub
 
 GOAL_MISSED = 3
@@ -44,7 +45,7 @@ def run(name: str, spec: dict[str, Any]) -> dict[str, Made]:
     if done.returncode not in (0, GOAL_MISSED):
         raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-4000:]}")
     stages = json.loads(done.stdout)["status"]["stages"]
-    return {stage["name"]: made(stage["result"]["artifact"]) for stage in stages if "artifact" in stage.get("result", {})}
+    return {stage["name"]: made(stage["result"]["artifact"]) for stage in stages if stage["name"] not in RESERVED_STAGES}
 
 
 def made(artifact: str) -> Made:
