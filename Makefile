@@ -11,7 +11,7 @@ UV := VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-docs perf
+.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-docs perf perf-engine
 
 help: ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -63,6 +63,10 @@ test-docs: testcluster-unclaimed testcluster ## the docs, executed: `make demo`,
 
 perf: testcluster-unclaimed testcluster ## speed and memory as ratios to peers, into build/perf (an hour and more on a quiet machine; needs root)
 	PYTHONPATH=tests $(BIN)/python -m perf path
+
+perf-engine: setup ## methods beside the best tool for each, from PyPI into build/perf/peers; hours. PARTS="stalls speed" measures some
+	$(TESTCLUSTER) install-packages espeak-ng
+	PYTHONPATH=tests $(BIN)/python -m perf $(if $(PARTS),$(PARTS:%=engine.%),engine)
 
 include tests/testcluster/testcluster.mk
 -include examples/demo/demo.mk

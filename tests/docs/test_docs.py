@@ -281,11 +281,20 @@ def measures(demo: Demo) -> None:
     assert "  pair 1/" in printed, printed
 
 
+def measures_parts(demo: Demo) -> None:
+    """It takes hours: what it would run is looked at. The parts are those of the suite, see tests/unit/perf/test_peers.py."""
+    for command, wanted in {"make perf-engine": "engine", 'make perf-engine PARTS="stalls speed"': "engine.stalls engine.speed"}.items():
+        said = demo.desk.must_run(command.replace("make", "make --dry-run", 1))
+        assert any(line.endswith(f"-m perf {wanted}") for line in said.splitlines()), said
+
+
 HOW: dict[str, Callable[[Demo], None]] = {
     "make test": is_refused_while_the_demo_is_up,
     "make lint": is_part_of_make_test("lint"),
     "make lint test-unit": is_part_of_make_test("lint test-unit"),
     "make perf": measures,
+    "make perf-engine": measures_parts,
+    'make perf-engine PARTS="stalls speed"': measures_parts,
     "make demo-down": is_taken_down_in_the_end,
 }
 

@@ -1,7 +1,6 @@
 """Suite `path`: what the whole way costs beside doing the same by hand, and what the example's model gains."""
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -14,10 +13,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from kompress_api.goals import BASELINE_PREFIX, figure_name
-from kompress_jobs.measure.classification import wilson
 from perf import handoff
-from perf.recorder import Goal, Result, Row, Told, pairs
+from perf.recorder import Goal, Result, Row, pairs
+from perf.shipped import gains
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -77,55 +75,13 @@ def whole() -> Iterator[Row]:
             shutil.rmtree(folder)
 
     yield Result("`kompress run` of the example", "s", "four bare torchrun scripts", Goal(1.15, "at_most"), pairs(ours, bare, LONG_PAIRS))
-    yield from gains(shipped)
+    yield from gains("the example", shipped["metrics"], shipped["details"], faster=5.0)
 
 
 def manifest_of_export(home: Path) -> dict[str, Any]:
     """What the example's last stage committed."""
     found = [json.loads(path.read_text()) for path in home.rglob("artifacts/*/manifest.json")]
     return next(manifest for manifest in found if "speedups" in manifest["details"])
-
-
-def gains(shipped: dict[str, Any]) -> Iterator[Told]:
-    """The final ONNX model beside the fine-tuned one, as the export stage measured both: interleaved, one thread."""
-    metrics, details = shipped["metrics"], shipped["details"]
-    for found in details["speedups"]:
-        first = found is details["speedups"][0]
-        figure = "latencyP50Ms" if first else figure_name("latencyP50Ms", found["format"], found["target"], found["batchSize"])
-        interval, goal = (found["low"], found["high"]), Goal(5.0, "at_least")
-        yield Told(
-            what=f"latency of the example's final ONNX model, batch {found['batchSize']}",
-            unit="ms",
-            value=metrics[figure],
-            peer="the fine-tuned one (higher is faster)",
-            peer_value=metrics[BASELINE_PREFIX + figure],
-            compared=found["value"],
-            interval=interval,
-            goal=goal,
-            met=goal.reached(*interval),
-        )
-    accuracy, before, samples = metrics["accuracy"], metrics[BASELINE_PREFIX + "accuracy"], details["samples"]
-    lost, goal = 100 * (before - accuracy), Goal(1.0, "at_most", "points lost")
-    low, high = difference(before, accuracy, samples)
-    yield Told(
-        what=f"accuracy of the example's final ONNX model, {samples} test images",
-        unit="right",
-        value=accuracy,
-        peer="the fine-tuned one; by point estimate, as goals are",
-        peer_value=before,
-        compared=lost,
-        interval=(100 * low, 100 * high),
-        goal=goal,
-        met=goal.reached(lost, lost),
-    )
-
-
-def difference(first: float, second: float, samples: int) -> tuple[float, float]:
-    """95 % interval of the difference of two shares (R. G. Newcombe, 1998, method 10). Both models saw the same samples, so it is
-    wider than it need be."""
-    (low1, high1), (low2, high2) = (wilson(round(share * samples), samples) for share in (first, second))
-    middle = first - second
-    return middle - math.hypot(first - low1, high2 - second), middle + math.hypot(high1 - first, second - low2)
 
 
 def torchrun(script: str, *arguments: str) -> str:

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from scipy import stats
+
+from kompress_jobs.measure.classification import wilson
 
 PAIRS = 7
 NON_INFERIORITY = 0.03
@@ -84,6 +86,22 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
+class Level(Result):
+    """Judged by our own figure, in its own unit; the peer's stands beside it."""
+
+    @property
+    def ratio(self) -> float:
+        return statistics.fmean(ours for ours, _ in self.samples)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean (Student's t)."""
+        found = [ours for ours, _ in self.samples]
+        half = stats.t.ppf(0.975, len(found) - 1) * statistics.stdev(found) / math.sqrt(len(found))
+        return statistics.fmean(found) - half, statistics.fmean(found) + half
+
+
+@dataclasses.dataclass(frozen=True)
 class Told:
     """Measured by the product itself, with an interval of its own."""
 
@@ -114,32 +132,94 @@ class Told:
         }
 
 
-def pairs(ours: Callable[[], float], peers: Callable[[], float], count: int = PAIRS) -> tuple[tuple[float, float], ...]:
-    """Interleaved samples; the order within a pair alternates, so that drift of the machine favours neither."""
-    found = []
+@dataclasses.dataclass(frozen=True)
+class Unable:
+    """What a peer can't do, in its own words."""
+
+    what: str
+    unit: str
+    value: float
+    peer: str
+    why: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"what": self.what, "unit": self.unit, "value": self.value, "peer": self.peer, "unable": self.why}
+
+
+AS_GOOD = Goal(0.0, "at_least", "points, but for noise")
+
+
+def compared_shares(what: str, ours: float, peer: str, peers: float, samples: int) -> Told:
+    """Accuracies on as many test samples, ours less the peer's in points: as good unless the whole interval says that it is worse."""
+    low, high = (100 * end for end in difference(ours, peers, samples))
+    return Told(what, "right", ours, peer, peers, 100 * (ours - peers), (low, high), AS_GOOD, met=high >= AS_GOOD.ratio)
+
+
+def difference(first: float, second: float, samples: int) -> tuple[float, float]:
+    """95 % interval of the difference of two shares (R. G. Newcombe, 1998, method 10). Both models saw the same samples, so it is
+    wider than it need be."""
+    (low1, high1), (low2, high2) = (wilson(round(share * samples), samples) for share in (first, second))
+    middle = first - second
+    return middle - math.hypot(first - low1, high2 - second), middle + math.hypot(high1 - first, second - low2)
+
+
+Sample = TypeVar("Sample")
+
+
+def interleaved(ours: Callable[[], Sample], peers: Callable[[], Sample], count: int) -> Iterator[tuple[Sample, Sample]]:
+    """Pairs; the order within a pair alternates, so that drift of the machine favours neither."""
     for index in range(count):
         if index % 2:
             theirs = peers()
-            found.append((ours(), theirs))
+            yield ours(), theirs
         else:
             own = ours()
-            found.append((own, peers()))
-        print(f"  pair {index + 1}/{count}: {found[-1][0]:.4g} to {found[-1][1]:.4g}", flush=True)
+            yield own, peers()
+
+
+def pairs(ours: Callable[[], float], peers: Callable[[], float], count: int = PAIRS) -> tuple[tuple[float, float], ...]:
+    """Interleaved samples of one figure, told as they come."""
+    found = []
+    for pair in interleaved(ours, peers, count):
+        found.append(pair)
+        print(f"  pair {len(found)}/{count}: {pair[0]:.4g} to {pair[1]:.4g}", flush=True)
     return tuple(found)
 
 
-def table(rows: Sequence[Row]) -> str:
+Record = dict[str, Any]
+
+
+def table(rows: Sequence[Record]) -> str:
     """Markdown, as it stands in docs."""
     lines = ["| what | ours | peer | ratio [95 %] | goal | met |", "| --- | --- | --- | --- | --- | --- |"]
-    for row in (row.record for row in rows):
+    for row in rows:
+        ours = f"| {row['what']} | {row['value']:.4g} {row['unit']} "
+        if "unable" in row:
+            lines.append(f"{ours}| {row['peer']} can't: {row['unable']} | | | |")
+            continue
         low, high = row["interval"]
         lines.append(
-            f"| {row['what']} | {row['value']:.4g} {row['unit']} | {row['peerValue']:.4g} {row['unit']} ({row['peer']}) "
+            f"{ours}| {row['peerValue']:.4g} {row['unit']} ({row['peer']}) "
             f"| {row['ratio']:.2f} [{low:.2f}, {high:.2f}] | {row['goal']} | {'yes' if row['met'] else 'NO'} |"
         )
     return "\n".join(lines)
 
 
-def write(rows: Sequence[Row], path: Path) -> None:
+def kept(path: Path) -> list[Record]:
+    """The rows of earlier runs."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def merged(rows: Sequence[Record], found: Sequence[Record]) -> list[Record]:
+    """`rows` with those of the same scenario and peer replaced by `found`, in place; new ones come last."""
+    newer = {(row["what"], row["peer"]): row for row in found}
+    places = [(row["what"], row["peer"]) for row in rows]
+    return [newer.get(place, row) for place, row in zip(places, rows, strict=True)] + [
+        row for place, row in newer.items() if place not in places
+    ]
+
+
+def write(rows: Sequence[Record], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([row.record for row in rows], indent=2) + "\n")
+    path.write_text(json.dumps(list(rows), indent=2) + "\n")

@@ -1,68 +1,74 @@
-"""Samples per second of kompress's training loop, as a stage runs it:  torchrun --nproc-per-node=2 loop_kompress.py FOLDER EPOCHS"""
+"""kompress's training loop, as a stage runs it: samples a second, what it waits for, what memory it takes.
+
+torchrun --nproc-per-node=2 loop_kompress.py FOLDER EPOCHS [JSON]: {model, dataset, task, settings} where it is not ResNet-18 on digits, and
+`onDisk` for a data set that is read while it trains, as one larger than memory is.
+"""
 
 import dataclasses
-import os
+import importlib
+import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import torch
 import torch.distributed as dist
+from stage import context_of, stage_input
+from watch import Memory, Stopwatch
 
-from kompress_api.contract import JobIdentity, StageInput
-from kompress_api.job import Evaluation
-from kompress_api.places import Dataset, ModelSource, Output, Tracking
-from kompress_api.stages.stage import Stage
-from kompress_jobs.context import Events, StageContext, StopSignal
+from kompress_jobs import registry
+from kompress_jobs.data import image_folder
 from kompress_jobs.engine import Bench
-from kompress_jobs.storage.checkpoints import CheckpointStore
-from kompress_jobs.storage.store import open_store
+from kompress_jobs.training import loop
 from kompress_jobs.training.state import build_state
+
+SETTINGS = {"batchSize": 64, "learningRate": 1e-3, "augmentation": "None", "schedule": "Constant"}
+LIBRARIES = {"hf": "transformers"}
+"""What a scheme of a model's source imports when it is built, where it is called otherwise."""
 
 
 def main() -> None:
     folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group("gloo")
-    settings = {"epochs": epochs, "batchSize": 64, "learningRate": 1e-3, "augmentation": "None", "schedule": "Constant"}
-    stage = StageInput(
-        job=JobIdentity(name="perf", uid="perf"),
-        kind="fineTune",
-        name="adapt",
-        attempt=1,
-        task="image-classification",
-        seed=0,
-        evaluation=Evaluation(),
-        model=ModelSource(source="torchvision://resnet18"),
-        dataset=Dataset(source="builtin://digits", image_size=32),
-        output=Output(uri=f"file://{folder}"),
-        tracking=Tracking(uri="sqlite:///unused"),
-        stage=Stage.model_validate({"name": "adapt", "fineTune": settings}),
-        inputs=[{"role": "model", "stage": "source"}],
+    asked: dict[str, Any] = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+    if asked.get("onDisk"):
+        image_folder.IN_MEMORY_BYTES = 0
+    stage = stage_input(
+        folder,
+        {"name": "adapt", "fineTune": {"epochs": epochs} | SETTINGS | asked.get("settings", {})},
+        "model",
+        model=asked.get("model", {"source": "torchvision://resnet18"}),
+        dataset=asked.get("dataset", {"source": "builtin://digits", "imageSize": 32}),
+        task=asked.get("task", "image-classification"),
     )
-    context = StageContext(
-        input=stage,
-        rank=rank,
-        world_size=world_size,
-        local_rank=rank,
-        device=torch.device("cpu"),
-        scratch=folder,
-        events=Events(folder, rank=rank),
-        stop=StopSignal(),
-        checkpoints=CheckpointStore(open_store(stage.output, "output"), "0" * 64, "perf", 1),
-    )
+    scheme = stage.model.source.partition("://")[0]
+    importlib.import_module(LIBRARIES.get(scheme, scheme))
+    registry.load("tasks", stage.task, field="")
+    registry.load("models", scheme, field="")
+    context = context_of(stage, folder)
+    memory = Memory()
     bench = Bench(context)
     found = bench.take("model")
     spec = stage.stage.spec
+    reading, saving = Stopwatch(), Stopwatch()
+    preprocessing = type(found.description.preprocessing)
+    preprocessing.__call__ = reading.around(preprocessing.__call__)
+    loop.batches = reading.around_each(loop.batches)
+    for name in ("boundary", "finish"):
+        setattr(bench.checkpoints, name, saving.around(getattr(bench.checkpoints, name)))
     for count in (1, epochs):  # the first is the warm-up
         plan = dataclasses.replace(bench.plan(found, spec, count), validate=lambda _: {})
         state = build_state(found.model, spec)
         dist.barrier()
+        reading.seconds = saving.seconds = 0.0
         start = time.perf_counter()
         bench.train(plan, state)
         seconds = time.perf_counter() - start
-    if rank == 0:
+    if context.rank == 0:
         print(f"samples/s {plan.order.steps * plan.order.batch / seconds}")
+        print(f"seconds {seconds}")
+        print(f"reading {reading.seconds}")
+        print(f"saving {saving.seconds}")
+        print(f"memory {memory.above()}")
     dist.destroy_process_group()
 
 

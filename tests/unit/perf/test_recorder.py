@@ -2,8 +2,7 @@
 
 import pytest
 
-from perf.path import difference
-from perf.recorder import Goal, Result
+from perf.recorder import Goal, Level, Result, Unable, compared_shares, difference, interleaved, merged, table
 
 
 def result(goal: Goal, *samples: tuple[float, float]) -> Result:
@@ -45,3 +44,37 @@ def test_the_interval_of_a_difference_of_shares_is_newcombes() -> None:
     low, high = difference(0.8, 0.6, 75)
     assert low == pytest.approx(0.0524, abs=0.005)
     assert high == pytest.approx(0.3339, abs=0.01)
+
+
+def test_a_level_is_judged_by_our_own_figures_alone() -> None:
+    """A peer that waits still longer must not excuse a loop that waits too long."""
+    waits = Level("what", "%", "peer", Goal(2.0, "at_most", "%"), ((1.0, 50.0), (1.2, 60.0), (1.1, 70.0)))
+    assert waits.record["ratio"] == pytest.approx(1.1) and waits.met
+    assert not Level("what", "%", "peer", Goal(2.0, "at_most", "%"), ((1.0, 50.0), (3.0, 60.0), (1.1, 70.0))).met
+
+
+@pytest.mark.parametrize(("ours", "theirs", "met"), [(0.97, 0.96, True), (0.96, 0.97, True), (0.90, 0.97, False)])
+def test_an_accuracy_is_as_good_unless_the_whole_interval_says_that_it_is_worse(ours: float, theirs: float, met: bool) -> None:
+    row = compared_shares("what", ours, "peer", theirs, 1080)
+    assert row.met is met
+    assert row.record["ratio"] == pytest.approx(100 * (ours - theirs))
+
+
+def test_what_a_peer_can_not_do_is_said_in_the_table() -> None:
+    """A missing row would look as if nobody had tried."""
+    row = Unable("prune a ViT", "right", 0.97, "peer", "ValueError: no convolutions").record
+    assert table([row]).splitlines()[-1] == "| prune a ViT | 0.97 right | peer can't: ValueError: no convolutions | | | |"
+
+
+def test_a_part_that_is_measured_again_replaces_its_own_rows_only() -> None:
+    """Hours of other rows would be lost, or stand twice."""
+    old = [{"what": "a", "peer": "x", "value": 1}, {"what": "a", "peer": "y", "value": 2}, {"what": "b", "peer": "x", "value": 3}]
+    new = [{"what": "a", "peer": "y", "value": 20}, {"what": "c", "peer": "x", "value": 4}]
+    assert [row["value"] for row in merged(old, new)] == [1, 20, 3, 4]
+
+
+def test_pairs_alternate_their_order() -> None:
+    """A machine that gets slower would favour whoever always comes first."""
+    order: list[str] = []
+    assert list(interleaved(lambda: order.append("ours"), lambda: order.append("peers"), 3)) == [(None, None)] * 3
+    assert order == ["ours", "peers", "peers", "ours", "ours", "peers"]
