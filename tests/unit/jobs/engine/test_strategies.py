@@ -73,7 +73,7 @@ def phases(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, set[str]
             [(2, {"classifier"}), (1, BODY - {"first"} | {"classifier"})],
         ),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_what_learns_moves_and_all_else_rests(
     own: dict[str, Any],
