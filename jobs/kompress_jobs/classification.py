@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
-from kompress_jobs.measure.classification import figures, predictions
+from kompress_jobs.measure import classification, multilabel
+from kompress_jobs.measure.classification import Figures, predictions
 
 __all__ = ["chance", "figures", "logits", "loss", "predictions"]
 
@@ -25,18 +26,29 @@ def logits(outputs: object) -> torch.Tensor:
 
 
 def loss(outputs: object, targets: torch.Tensor, *, weight: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
-    """Mean cross-entropy; that of auxiliary heads is added."""
+    """Mean cross-entropy, of several labels a sample (targets with two axes) binary cross-entropy; that of auxiliary heads is added."""
     auxiliary = [found for found in outputs[1:] if isinstance(found, torch.Tensor)] if isinstance(outputs, tuple) else []
 
-    def cross_entropy(scores: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(scores.float(), targets, weight=weight, label_smoothing=smoothing)
+    def of(scores: torch.Tensor) -> torch.Tensor:
+        if targets.ndim == 1:
+            return nn.functional.cross_entropy(scores.float(), targets, weight=weight, label_smoothing=smoothing)
+        wanted = targets.float() * (1 - smoothing) + smoothing / 2
+        return nn.functional.binary_cross_entropy_with_logits(scores.float(), wanted, pos_weight=weight)
 
-    total = cross_entropy(logits(outputs))
+    total = of(logits(outputs))
     for scores in auxiliary:
-        total = total + AUXILIARY * cross_entropy(scores)
+        total = total + AUXILIARY * of(scores)
     return total
 
 
-def chance(labels: list[str]) -> float:
-    """Accuracy of guessing among labels that are equally frequent."""
-    return 1 / len(labels)
+def figures(scores: torch.Tensor, targets: torch.Tensor, labels: list[str], *, intervals: bool = True) -> Figures:
+    """Figures of scores (samples, labels); targets with two axes are several labels a sample."""
+    found: Figures = (classification if targets.ndim == 1 else multilabel).figures(scores, targets, labels, intervals=intervals)
+    return found
+
+
+def chance(targets: torch.Tensor, labels: list[str]) -> float:
+    """Accuracy of guessing among labels that are equally frequent; of several labels a sample, of always naming the most frequent set."""
+    if targets.ndim == 1:
+        return 1 / len(labels)
+    return float(targets.unique(dim=0, return_counts=True)[1].max()) / len(targets)

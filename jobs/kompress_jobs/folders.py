@@ -1,35 +1,19 @@
 """Files sorted into folders, <split>/<label>/<file>, below a folder or an S3 prefix: what images and sound have in common.
 
-Files that can't be decoded are counted, named and skipped, up to `maxUnreadableFraction` of their split. What is in S3 is
-copied once per pod. How a file is decoded, and whether a set may lie in memory, is the format's business (`data/`).
+What is in S3 is copied once per pod. How a file is decoded, and whether a set may lie in memory, is the format's business (`data/`);
+`encoded.py` does it.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
-from kompress_jobs.data import HELD_OUT, MemorySplit, Split, cut
+from kompress_jobs.data import HELD_OUT, cut
 from kompress_jobs.data_place import open_place
-from kompress_jobs.samples import Samples, join
-
-THREADS = 8
-CHUNK = 512
-"""Files that are decoded at once for a set that lies in memory."""
-
-
-@dataclass(frozen=True)
-class Medium:
-    """What the files are."""
-
-    noun: str
-    """As errors call one."""
-    suffixes: frozenset[str]
-    """Endings of their names; other files are not looked at."""
+from kompress_jobs.encoded import Encoded, Files, Medium
 
 
 @dataclass(frozen=True)
@@ -42,39 +26,7 @@ class Listing:
     labels: list[int]
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A data set as files on the local disk."""
-
-    medium: Medium
-    classes: list[str]
-    listings: dict[str, Listing]
-    """train, validation, test."""
-    root: Path
-    everything: list[Path]
-    """All files of the three splits; in S3 those that were not asked for are not there."""
-    most_unreadable: float
-    where: str
-    """Field of the manifest that errors name."""
-
-    @property
-    def files(self) -> list[Path]:
-        """Those that were asked for."""
-        return [self.root / path for listing in self.listings.values() for path in listing.paths]
-
-    def splits(
-        self, decode: Callable[[Path], torch.Tensor | None], gather: Callable[[list[torch.Tensor]], Samples], *, keep: bool
-    ) -> tuple[dict[str, Split], dict[str, list[str]]]:
-        """The splits, in memory (`keep`) or decoded when asked for; and of each the files that turned out to be unreadable."""
-        lazy = {
-            split: FolderSplit(listing, self.root, decode, gather, self.medium.noun, self.most_unreadable, self.where)
-            for split, listing in self.listings.items()
-        }
-        splits: dict[str, Split] = {name: in_memory(split) if keep else split for name, split in lazy.items()}
-        return splits, {name: split.unreadable for name, split in lazy.items()}
-
-
-def open_folder(dataset: Dataset, scratch: Path, medium: Medium, *, field: str, first: int | None) -> Folder:
+def open_folder(dataset: Dataset, scratch: Path, medium: Medium, *, field: str, first: int | None) -> Encoded:
     """List the folder and bring its files, or about the `first` ones of each split. Raises DataUnreadable with the folder at fault."""
     place = open_place(dataset, scratch, field=field)
     where = f"{field}.source"
@@ -91,7 +43,14 @@ def open_folder(dataset: Dataset, scratch: Path, medium: Medium, *, field: str, 
         listings = {split: thinned(listing, first) for split, listing in listings.items()}
     root = place.bring([path for listing in listings.values() for path in listing.paths])
     most = dataset.max_unreadable_fraction if first is None else 1.0
-    return Folder(medium, classes, listings, root, [root / path for path in everything], most, where)
+    splits = {split: files_of(listing, root) for split, listing in listings.items()}
+    return Encoded(medium, classes, splits, [root / path for path in everything], most, where)
+
+
+def files_of(listing: Listing, root: Path) -> Files:
+    """The files of a split on the local disk."""
+    paths = [root / path for path in listing.paths]
+    return Files(listing.name, paths, [str(path) for path in paths], torch.tensor(listing.labels))
 
 
 def list_split(
@@ -144,59 +103,3 @@ def thinned(listing: Listing, count: int) -> Listing:
 def part(listing: Listing, chosen: list[int], name: str) -> Listing:
     """Some of the samples."""
     return Listing(name, [listing.paths[index] for index in chosen], [listing.labels[index] for index in chosen])
-
-
-@dataclass
-class FolderSplit:
-    """A split that is decoded when it is asked for."""
-
-    listing: Listing
-    root: Path
-    decode: Callable[[Path], torch.Tensor | None]
-    """A file's sample; None when it can't be read."""
-    gather: Callable[[list[torch.Tensor]], Samples]
-    """Decoded samples, none among them perhaps, as one."""
-    noun: str
-    most_unreadable: float
-    where: str
-    unreadable: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.labels = torch.tensor(self.listing.labels)
-        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
-
-    @property
-    def names(self) -> list[str]:
-        """The files, below the data set's root."""
-        return self.listing.paths
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
-        """Decode these samples; raises DataUnreadable when more than the allowed share of the split was unreadable so far."""
-        paths = [self.root / self.listing.paths[index] for index in indices.tolist()]
-        decoded = list(self.pool.map(self.decode, paths))
-        for path, sample in zip(paths, decoded, strict=True):
-            if sample is None and str(path) not in self.unreadable:
-                self.unreadable.append(str(path))
-        if len(self.unreadable) > self.most_unreadable * len(self):
-            raise DataUnreadable(
-                f"{len(self.unreadable)} of {len(self)} {self.noun}s of split {self.listing.name} can't be read, "
-                f"more than {self.most_unreadable:.2%}; the first is {self.unreadable[0]}",
-                hint="repair or remove them, or raise dataset.maxUnreadableFraction",
-                field=self.where,
-            )
-        found = [position for position, sample in enumerate(decoded) if sample is not None]
-        return self.gather([sample for sample in decoded if sample is not None]), torch.tensor(found, dtype=torch.int64)
-
-
-def in_memory(split: FolderSplit) -> MemorySplit:
-    """Decode everything; what can't be read is left out."""
-    parts, kept = [], []
-    for chunk in torch.arange(len(split)).split(CHUNK):
-        samples, found = split.read(chunk)
-        parts.append(samples)
-        kept.append(chunk[found])
-    rows = torch.cat(kept)
-    return MemorySplit(join(parts), split.labels[rows], [split.names[row] for row in rows.tolist()])

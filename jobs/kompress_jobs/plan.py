@@ -112,6 +112,11 @@ def read(store: Store, stage: StageInput) -> Plan | None:
         ) from error
 
 
+def data_digest(stage_input: StageInput, plan: Plan | None) -> str:
+    """Fingerprint of spec.dataset."""
+    return plan.data.digest if plan else fingerprint(stage_input.dataset).digest
+
+
 def own_key(stage_input: StageInput, plan: Plan | None) -> str:
     """The key of this stage, in this image, from these inputs. Without a plan the data and models are looked at anew."""
     stage = stage_input.stage
@@ -144,11 +149,6 @@ def refuse_moved(stage_input: StageInput, plan: Plan | None) -> None:
                 hint="run the job again under another name, which takes what is there now",
                 field=f"spec.{role}",
             )
-
-
-def data_digest(stage_input: StageInput, plan: Plan | None) -> str:
-    """Fingerprint of spec.dataset."""
-    return plan.data.digest if plan else fingerprint(stage_input.dataset).digest
 
 
 def source_key(model: ModelSource, plan: Plan | None) -> str:

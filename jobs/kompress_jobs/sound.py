@@ -53,12 +53,12 @@ def resample(wave: Any, rate: int) -> Any:
     return resample_poly(wave, RATE // shared, rate // shared)
 
 
-def seconds_of(path: Path) -> float:
+def seconds_of(file: Path | BinaryIO) -> float:
     """Length by the header; 0 where there is none."""
     import soundfile
 
     try:
-        return float(soundfile.info(path).duration)
+        return float(soundfile.info(file).duration)
     except soundfile.SoundFileError:
         return 0.0
 

@@ -1,26 +1,31 @@
-"""Tables of labelled texts: what parquet, csv and json have in common once their rows are read.
+"""Tables of labelled samples: what parquet, csv, json and arrow have in common once their rows are read.
 
 Which file belongs to which split is told by its name, as on the hub of Hugging Face: the split's name stands in the file's or a
 folder's name between anything but letters (train.csv, data/test-00000-of-00002.parquet, dev/part.json). Where no name tells,
 everything is train. Rows that can't be used are counted, named by file and row, and skipped, up to `maxUnreadableFraction` of
-their split. Texts stay in arrow's memory, which holds no Python object a row.
+their split. A sample is a text, or a file (image, sound) in the cell or at the path that the cell names (`cells.py`). Cells stay in
+arrow's memory, which holds no Python object a row.
 """
 
 import dataclasses
 import difflib
-import math
+import posixpath
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self
 
 import pyarrow
 import torch
 
 from kompress_api.errors import DataUnreadable, InvalidManifest, LabelMismatch
 from kompress_api.places import Dataset
-from kompress_jobs.data import HELD_OUT, Data, Split, cut
-from kompress_jobs.data_place import open_place
+from kompress_jobs import cells
+from kompress_jobs.data import HELD_OUT, Data, Split, audio_folder, cut, image_folder
+from kompress_jobs.data_place import Place, open_place
+from kompress_jobs.encoded import Encoded, File, Files
 
 ALIASES = {
     "train": ("train", "training"),
@@ -57,13 +62,27 @@ class MissingColumn(Exception):
         self.name, self.columns = name, list(columns)
 
 
+class Picked(Protocol):
+    """Samples of rows, of which some can be taken."""
+
+    @property
+    def medium(self) -> cells.Medium: ...
+
+    @property
+    def names(self) -> list[str]:
+        """What they are told apart by when a split is cut: equal ones fall on the same side."""
+
+    def pick(self, rows: list[int]) -> Self: ...
+
+
 @dataclass
 class Rows:
     """The usable rows of one split."""
 
     name: str
-    texts: pyarrow.ChunkedArray
-    labels: list[str]
+    samples: Picked
+    labels: list[tuple[str, ...]]
+    """One of each, or several where the set is multi-label."""
     places: list[str]
     """file:row of each."""
     unusable: list[str]
@@ -73,11 +92,15 @@ class Rows:
         """Some of them."""
         return Rows(
             self.name,
-            self.texts.take(pyarrow.array(chosen, pyarrow.int64())),
+            self.samples.pick(chosen),
             [self.labels[index] for index in chosen],
             [self.places[index] for index in chosen],
             self.unusable,
         )
+
+
+FilesOf = Callable[[Rows, bool], Sequence[File]]
+"""The files of rows whose samples are files; False: they need not be here yet."""
 
 
 @dataclass
@@ -106,29 +129,82 @@ def load(dataset: Dataset, scratch: Path, suffixes: tuple[str, ...], read: Read,
     place = open_place(dataset, scratch, field=field)
     listed = files_of(dataset, place.paths, suffixes, field=field)
     root = place.bring([path for paths in listed.values() for path in paths])
+    reading = Reading(dataset, place, root, columns, read, field)
     parts: dict[str, Rows] = {}
     named: tuple[str, ...] = ()
     for split, paths in listed.items():
         if paths:
-            parts[split], names = collect(split, root, paths, columns, read, field=field)
+            parts[split], names = collect(split, paths, reading)
             named = named or names
             refuse_unusable(parts[split], dataset.max_unreadable_fraction, field=field)
-    labels = list(named) or ordered(set(parts["train"].labels))
-    known = set(parts["train"].labels)
+    return assembled(dataset, parts, named, lambda rows, bring: contents(rows, place, bring=bring), field=field, first=first)
+
+
+def assembled(
+    dataset: Dataset, parts: dict[str, Rows], named: tuple[str, ...], files_of: FilesOf, *, field: str, first: int | None
+) -> Data:
+    """The splits that there are, and those that are cut from train, with one label map.
+
+    Raises LabelMismatch for labels that train does not have, DataUnreadable for files that can't be decoded.
+    """
+    known = {label for row in parts["train"].labels for label in row}
+    labels = list(named) or ordered(known)
     for rows in parts.values():
-        require_known(rows, known, field=field)
-    numbers = {label: index for index, label in enumerate(labels)}
+        require_known(rows, known, parts["train"].samples, field=field)
     for split in ("validation", "test"):
         if split not in parts:
             train = parts["train"]
-            kept, held = cut(train.texts.to_pylist(), [numbers[label] for label in train.labels], HELD_OUT)
+            kept, held = cut(train.samples.names, strata(train.labels), HELD_OUT)
             parts["train"], parts[split] = train.pick(kept), dataclasses.replace(train.pick(held), unusable=[])
+    whole = parts
     if first is not None:
         parts = {split: thinned(rows, first) for split, rows in parts.items()}
-    splits: dict[str, Split] = {
-        split: TextSplit(rows.texts, torch.tensor([numbers[label] for label in rows.labels]), rows.places) for split, rows in parts.items()
-    }
-    return Data(labels, **splits, unreadable={split: rows.unusable for split, rows in parts.items()})
+    unreadable = {split: rows.unusable for split, rows in parts.items()}
+    targets = {split: targets_of(rows.labels, labels, several=dataset.multi_label) for split, rows in parts.items()}
+    if parts["train"].samples.medium == "text":
+        texts: dict[str, Split] = {split: text_split(rows, targets[split]) for split, rows in parts.items()}
+        return Data(labels, **texts, unreadable=unreadable)
+    files = {split: Files(rows.name, files_of(rows, True), rows.places, targets[split]) for split, rows in parts.items()}
+    medium, folder = (image_folder.IMAGES, image_folder) if parts["train"].samples.medium == "image" else (audio_folder.SOUND, audio_folder)
+    everything = [file for rows in whole.values() for file in files_of(rows, False)]
+    most = dataset.max_unreadable_fraction if first is None else 1.0
+    found = folder.decoded(Encoded(medium, labels, files, everything, most, f"{field}.source"), dataset)
+    for split, places in unreadable.items():
+        found.unreadable[split].extend(places)  # a split that is decoded when it is asked for goes on adding to this list
+    return found
+
+
+def text_split(rows: Rows, targets: torch.Tensor) -> TextSplit:
+    """Texts are cells of arrow, wherever they came from."""
+    assert isinstance(rows.samples, cells.Column)
+    return TextSplit(rows.samples.cells, targets, rows.places)
+
+
+def contents(rows: Rows, place: Place, *, bring: bool) -> list[Path] | cells.Contents:
+    """The files of the rows: those that the cells name, brought to the local disk, or the cells themselves."""
+    assert isinstance(rows.samples, cells.Column)
+    if not rows.samples.paths:
+        return cells.Contents(rows.samples)
+    paths = rows.samples.cells.to_pylist()
+    root = place.bring(paths if bring else [])
+    return [root / path for path in paths]
+
+
+def strata(labels: list[tuple[str, ...]]) -> list[str]:
+    """What each row counts as when a share of every label is cut: its rarest label."""
+    counts = Counter(label for row in labels for label in row)
+    return [min(row, key=lambda label: (counts[label], label), default="") for row in labels]
+
+
+def targets_of(labels: list[tuple[str, ...]], known: list[str], *, several: bool) -> torch.Tensor:
+    """(rows,) int64; of several labels a row (rows, labels) bool."""
+    numbers = {label: index for index, label in enumerate(known)}
+    if not several:
+        return torch.tensor([numbers[row[0]] for row in labels])
+    found = torch.zeros(len(labels), len(known), dtype=torch.bool)
+    for index, row in enumerate(labels):
+        found[index, [numbers[label] for label in row]] = True
+    return found
 
 
 def files_of(dataset: Dataset, paths: list[str], suffixes: tuple[str, ...], *, field: str) -> dict[str, list[str]]:
@@ -178,66 +254,102 @@ def by_split(files: list[str], names: dict[str, str]) -> dict[str, list[str]]:
     return found if any(found.values()) else found | {"train": files}
 
 
-def collect(split: str, root: Path, paths: list[str], columns: tuple[str, str], read: Read, *, field: str) -> tuple[Rows, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Reading:
+    """What the rows of every file are read with."""
+
+    dataset: Dataset
+    place: Place
+    root: Path
+    columns: tuple[str, str]
+    """Of the sample, of the label."""
+    read: Read
+    field: str
+
+
+def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple[str, ...]]:
     """The rows of a split's files, and what its labels are called where they are numbers with names."""
-    texts: list[pyarrow.Array] = []
-    labels: list[str] = []
+    chunks: list[pyarrow.Array] = []
+    kept: list[int] = []
+    before = 0
+    labels: list[tuple[str, ...]] = []
     places: list[str] = []
     unusable: list[str] = []
     named: tuple[str, ...] = ()
+    first: cells.Column | None = None
     for path in paths:
-        try:
-            table = read(root / path, *columns)
-        except MissingColumn as error:
-            raise missing(error, path, columns, field=field) from None
-        except (pyarrow.ArrowException, ValueError, OSError) as error:
-            raise DataUnreadable(f"{path} can't be read: {error}", hint="make the file again", field=f"{field}.source") from error
+        table = opened(path, reading)
         named = named or table.names
         unusable += [f"{path}:{row} (damaged)" for row in table.damaged]
-        inputs, kept = texts_of(table.inputs, path, columns[0], field=field), []
-        for index, (text, label) in enumerate(zip(inputs.to_pylist(), labels_of(table, path, columns[1], field=field), strict=True)):
+        column = cells.samples_of(table.inputs, path, reading.columns[0], field=reading.field)
+        first = first or column
+        require_same(column, first, path, reading)
+        told = cells.labels_of(
+            table.labels, table.names, path, reading.columns[1], several=reading.dataset.multi_label, field=reading.field
+        )
+        known = placed(column.cells, path, reading.place) if column.paths else column.cells
+        for index, (label, cell) in enumerate(zip(told, scalars(known), strict=True)):
             where = f"{path}:{table.rows[index] if table.rows else index + 1}"
             if label is None:
                 unusable.append(f"{where} (no label)")
-            elif text is None or not text.strip():
-                unusable.append(f"{where} (no text)")
+            elif why := missing_sample(column, cell):
+                unusable.append(f"{where} ({why})")
             else:
-                kept.append(index)
+                kept.append(before + index)
                 labels.append(label)
                 places.append(where)
-        texts += inputs.take(pyarrow.array(kept, pyarrow.int64())).chunks
-    return Rows(split, pyarrow.chunked_array(texts, pyarrow.large_string()), labels, places, unusable), named
+        chunks += known.chunks
+        before += len(known)
+    assert first is not None
+    samples = dataclasses.replace(first, cells=pyarrow.chunked_array(chunks, first.cells.type))
+    return Rows(split, samples.pick(kept), labels, places, unusable), named
 
 
-def texts_of(column: pyarrow.ChunkedArray, path: str, name: str, *, field: str) -> pyarrow.ChunkedArray:
-    """The samples of a column. Columns of images or sounds (structs of bytes and path) would be told apart here, by their type."""
-    kind = column.type
-    if pyarrow.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pyarrow.types.is_null(kind) or pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
-        return column.cast(pyarrow.large_string())
-    raise DataUnreadable(f"column {name} of {path} holds {kind}, not text", hint="name a column of text", field=f"{field}.inputColumn")
+def opened(path: str, reading: Reading) -> Table:
+    """The rows of one file; raises InvalidManifest for a column that it does not have, DataUnreadable where it can't be read."""
+    try:
+        return reading.read(reading.root / path, *reading.columns)
+    except MissingColumn as error:
+        raise missing(error, path, reading.columns, field=reading.field) from None
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        raise DataUnreadable(f"{path} can't be read: {error}", hint="make the file again", field=f"{reading.field}.source") from error
 
 
-def labels_of(table: Table, path: str, name: str, *, field: str) -> list[str | None]:
-    """Labels as text; None where there is none, or where a number has no name among those that the file gives."""
-    kind = table.labels.type
-    if pyarrow.types.is_nested(kind) or pyarrow.types.is_temporal(kind) or pyarrow.types.is_binary(kind):
+def require_same(column: cells.Column, first: cells.Column, path: str, reading: Reading) -> None:
+    """Raise DataUnreadable where one file holds texts and another images."""
+    if (column.medium, column.cells.type) != (first.medium, first.cells.type) and len(column.cells) and len(first.cells):
         raise DataUnreadable(
-            f"column {name} of {path} holds {kind}, not labels", hint="name a column of text or whole numbers", field=f"{field}.labelColumn"
+            f"column {reading.columns[0]} of {path} holds {column.medium}s, that of other files {first.medium}s",
+            hint="give all files samples of one kind",
+            field=f"{reading.field}.inputColumn",
         )
-    return [label_of(value, table.names) for value in table.labels.to_pylist()]
 
 
-def label_of(value: object, names: tuple[str, ...]) -> str | None:
-    """One label; 3.0 is 3, which is what a column of whole numbers with gaps becomes elsewhere. None: unusable."""
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        value = int(value)
-    if value is None or isinstance(value, float) or (isinstance(value, str) and not value.strip()):
-        return None
-    if names and isinstance(value, int):
-        return names[value] if 0 <= value < len(names) else None
-    return str(value).strip()
+def placed(paths: pyarrow.ChunkedArray, table: str, place: Place) -> pyarrow.ChunkedArray:
+    """Paths below the data set's root: a cell's is relative to its table's folder, or to the root; null where there is no such file."""
+    listed, folder = set(place.paths), posixpath.dirname(table)
+
+    def find(cell: str | None) -> str | None:
+        if cell is None:
+            return None
+        choices = (posixpath.normpath(posixpath.join(folder, cell)), posixpath.normpath(cell))
+        return next((choice for choice in choices if choice in listed), None)
+
+    return pyarrow.chunked_array([pyarrow.array([find(cell) for cell in paths.to_pylist()], pyarrow.large_string())])
+
+
+def scalars(column: pyarrow.ChunkedArray) -> Iterator[pyarrow.Scalar]:
+    """Cell after cell."""
+    return (scalar for chunk in column.chunks for scalar in chunk)
+
+
+def missing_sample(column: cells.Column, cell: pyarrow.Scalar) -> str:
+    """Why a row has no sample; empty where it has one."""
+    if column.paths:
+        return "" if cell.is_valid else "no such file"
+    if column.medium == "text":
+        return "" if cell.is_valid and cell.as_py().strip() else "no text"
+    return "" if cell.is_valid and len(cell.as_buffer()) else f"no {column.medium}"
 
 
 def ordered(labels: set[str]) -> list[str]:
@@ -259,15 +371,22 @@ def refuse_unusable(rows: Rows, most: float, *, field: str) -> None:
         )
 
 
-def require_known(rows: Rows, known: set[str], *, field: str) -> None:
-    """Raise LabelMismatch for a label that train does not have."""
-    for label, where in zip(rows.labels, rows.places, strict=True):
-        if label not in known:
-            raise LabelMismatch(
-                f"{where}: label {label!r} of split {rows.name} is none of the {len(known)} that train has",
-                hint="give train samples of every label, or take the row out",
-                field=f"{field}.labelColumn",
-            )
+def require_known(rows: Rows, known: set[str], train: Picked, *, field: str) -> None:
+    """Raise LabelMismatch for a label that train does not have, DataUnreadable for samples of another kind than train's."""
+    if rows.samples.medium != train.medium:
+        raise DataUnreadable(
+            f"split {rows.name} holds {rows.samples.medium}s, train {train.medium}s",
+            hint="give all splits samples of one kind",
+            field=f"{field}.inputColumn",
+        )
+    for row, where in zip(rows.labels, rows.places, strict=True):
+        for label in row:
+            if label not in known:
+                raise LabelMismatch(
+                    f"{where}: label {label!r} of split {rows.name} is none of the {len(known)} that train has",
+                    hint="give train samples of every label, or take the row out",
+                    field=f"{field}.labelColumn",
+                )
 
 
 def missing(error: MissingColumn, path: str, columns: tuple[str, str], *, field: str) -> InvalidManifest:
@@ -282,11 +401,11 @@ def missing(error: MissingColumn, path: str, columns: tuple[str, str], *, field:
 
 def thinned(rows: Rows, count: int) -> Rows:
     """About `count` rows, at least one of each label."""
-    each = max(1, count // len(set(rows.labels)))
-    seen: dict[str, int] = {}
+    each = max(1, count // max(1, len({label for row in rows.labels for label in row})))
+    seen: Counter[str] = Counter()
     chosen = []
-    for index, label in enumerate(rows.labels):
-        seen[label] = seen.get(label, 0) + 1
-        if seen[label] <= each:
+    for index, row in enumerate(rows.labels):
+        if any(seen[label] < each for label in row or ("",)):
             chosen.append(index)
+        seen.update(row or ("",))
     return rows.pick(chosen)

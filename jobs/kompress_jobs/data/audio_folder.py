@@ -5,31 +5,37 @@ in memory; a larger one is decoded batch by batch.
 """
 
 import functools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kompress_api.places import Dataset
 from kompress_jobs import folders, sound
 from kompress_jobs.data import Data
+from kompress_jobs.encoded import THREADS, Encoded, File, Medium, opened
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded bytes of all splits up to which they are kept in memory (each process holds its own copy)."""
 LENGTHS_READ = 4096
 """Clips whose header is read to find the longest."""
-SOUND = folders.Medium("clip", frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64"}))
+SOUND = Medium("clip", frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64"}))
 
 
 def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
     """Read the folder, or about the `first` samples of each split. Raises DataUnreadable with the file or folder at fault."""
-    folder = folders.open_folder(dataset, scratch, SOUND, field=field, first=first)
-    samples = sound.clip_samples(dataset.clip_seconds, 0.0 if dataset.clip_seconds else longest(folder.everything))
-    keep = len(folder.files) * samples * 2 <= IN_MEMORY_BYTES
-    stored, unreadable = folder.splits(
+    return decoded(folders.open_folder(dataset, scratch, SOUND, field=field, first=first), dataset)
+
+
+def decoded(encoded: Encoded, dataset: Dataset) -> Data:
+    """Files of sound as samples."""
+    samples = sound.clip_samples(dataset.clip_seconds, 0.0 if dataset.clip_seconds else longest(encoded.everything))
+    keep = len(encoded) * samples * 2 <= IN_MEMORY_BYTES
+    stored, unreadable = encoded.decoded(
         functools.partial(sound.decode, samples=samples), functools.partial(sound.gather, samples=samples), keep=keep
     )
     splits = {name: sound.Heard(split) for name, split in stored.items()}
     return Data(
-        folder.classes,
+        encoded.classes,
         **splits,
         image_size=dataset.image_size or 0,
         sample_rate=sound.RATE,
@@ -38,8 +44,8 @@ def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = Non
     )
 
 
-def longest(files: list[Path]) -> float:
+def longest(files: Sequence[File]) -> float:
     """Seconds of the longest clip of those that are here; before a stage runs, only a few of a bucket's are."""
-    here = [path for path in files if path.exists()]
-    with ThreadPoolExecutor(folders.THREADS, thread_name_prefix="headers") as pool:
-        return max(pool.map(sound.seconds_of, here[:: max(1, len(here) // LENGTHS_READ)]), default=0.0)
+    here = [file for file in files if not isinstance(file, Path) or file.exists()]
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="headers") as pool:
+        return max(pool.map(lambda file: sound.seconds_of(opened(file)), here[:: max(1, len(here) // LENGTHS_READ)]), default=0.0)

@@ -4,6 +4,7 @@ A set that is small decoded lies in memory; a larger one is decoded batch by bat
 """
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,32 +12,37 @@ import torch
 from kompress_api.places import Dataset
 from kompress_jobs import folders
 from kompress_jobs.data import Data
+from kompress_jobs.encoded import Encoded, File, Medium, Source, opened
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded bytes of all splits up to which they are kept in memory (each process holds its own copy)."""
 DEFAULT_SIZE = 224
 SIZES_READ = 2048
 """Images whose header is read to see whether all have one size."""
-IMAGES = folders.Medium("image", frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}))
+IMAGES = Medium("image", frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}))
 
 
 def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
     """Read the folder, or about the `first` samples of each split. Raises DataUnreadable with the file or folder at fault."""
-    folder = folders.open_folder(dataset, scratch, IMAGES, field=field, first=first)
-    size = dataset.image_size or own_size(folder.files)
-    keep = len(folder.files) * 3 * size * size <= IN_MEMORY_BYTES
-    splits, unreadable = folder.splits(functools.partial(decode, size=size), functools.partial(gather, size=size), keep=keep)
-    return Data(folder.classes, **splits, image_size=size, channels=3, unreadable=unreadable)
+    return decoded(folders.open_folder(dataset, scratch, IMAGES, field=field, first=first), dataset)
 
 
-def own_size(files: list[Path]) -> int:
+def decoded(encoded: Encoded, dataset: Dataset) -> Data:
+    """Files of images as samples."""
+    size = dataset.image_size or own_size(encoded.sampled(SIZES_READ))
+    keep = len(encoded) * 3 * size * size <= IN_MEMORY_BYTES
+    splits, unreadable = encoded.decoded(functools.partial(decode, size=size), functools.partial(gather, size=size), keep=keep)
+    return Data(encoded.classes, **splits, image_size=size, channels=3, unreadable=unreadable)
+
+
+def own_size(files: Sequence[File]) -> int:
     """The side of the images where the first ones are square and of one size, else 224."""
     from PIL import Image, UnidentifiedImageError
 
     sizes = set()
-    for path in files[:: max(1, len(files) // SIZES_READ)]:
+    for file in files:
         try:
-            with Image.open(path) as image:
+            with Image.open(opened(file)) as image:
                 sizes.add(image.size)
         except (UnidentifiedImageError, OSError):
             continue
@@ -46,13 +52,13 @@ def own_size(files: list[Path]) -> int:
     return width if width == height else DEFAULT_SIZE
 
 
-def decode(path: Path, size: int) -> torch.Tensor | None:
+def decode(file: Source, size: int) -> torch.Tensor | None:
     """An image file as RGB (3, size, size), uint8: shorter side resized, centre cropped. None when it can't be read."""
     import numpy
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
             return torch.from_numpy(numpy.array(fitted)).permute(2, 0, 1)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for damaged files

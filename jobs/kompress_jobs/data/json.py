@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow
 
 from kompress_api.places import Dataset
-from kompress_jobs import tables
+from kompress_jobs import cells, tables
 from kompress_jobs.data import Data
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -25,16 +25,21 @@ def read(path: Path, input_column: str, label_column: str) -> tables.Table:
     for name in (input_column, label_column):
         if objects and name not in names:
             raise tables.MissingColumn(name, names)
-    texts = [value if isinstance(value := found.get(input_column), str) else None for found in objects.values()]
-    labels = [label_of(found.get(label_column)) for found in objects.values()]
-    kind = pyarrow.large_string()
-    columns = (pyarrow.chunked_array([pyarrow.array(values, kind)]) for values in (texts, labels))
-    return tables.Table(*columns, rows=list(objects), damaged=tuple(damaged))
+    found_texts = [value if isinstance(value := found.get(input_column), str) else None for found in objects.values()]
+    texts = pyarrow.array(found_texts, pyarrow.large_string())
+    labels = labels_of([found.get(label_column) for found in objects.values()])
+    return tables.Table(*(pyarrow.chunked_array([part]) for part in (texts, labels)), rows=list(objects), damaged=tuple(damaged))
 
 
-def label_of(value: Any) -> str | None:
-    """Text, numbers and truth values are labels."""
-    return tables.label_of(value, ()) if isinstance(value, int | float | str) else None
+def labels_of(values: list[Any]) -> pyarrow.Array:
+    """Text, numbers and truth values are labels; where one row has a list of them, all have."""
+    if not any(isinstance(value, list) for value in values):
+        return pyarrow.array([cells.label_of(value, ()) for value in values], pyarrow.large_string())
+    rows = [
+        None if value is None else [cells.label_of(part, ()) for part in (value if isinstance(value, list) else [value])]
+        for value in values
+    ]
+    return pyarrow.array(rows, pyarrow.list_(pyarrow.large_string()))
 
 
 def objects_of(content: str) -> tuple[dict[int, dict[str, Any]], list[int]]:

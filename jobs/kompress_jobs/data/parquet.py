@@ -3,15 +3,13 @@
 A row group that can't be decoded costs its own rows only. Names of labels are taken from the metadata that `datasets` writes.
 """
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow
 from pyarrow import parquet
 
 from kompress_api.places import Dataset
-from kompress_jobs import tables
+from kompress_jobs import cells, tables
 from kompress_jobs.data import Data
 
 SUFFIXES = (".parquet",)
@@ -43,14 +41,5 @@ def read(path: Path, input_column: str, label_column: str) -> tables.Table:
                 damaged += numbers
     types = pyarrow.schema([schema.field(input_column), schema.field(label_column)])
     found = pyarrow.concat_tables(parts) if parts else types.empty_table()
-    names = label_names(schema.metadata or {}, label_column)
+    names = cells.label_names(schema.metadata or {}, label_column)
     return tables.Table(found[input_column], found[label_column], rows, tuple(damaged), names)
-
-
-def label_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...]:
-    """What the numbers of a label column mean, where `datasets` has written it down."""
-    try:
-        described = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"][column]
-        return tuple(str(name) for name in described["names"]) if described["_type"] == "ClassLabel" else ()
-    except (ValueError, KeyError, TypeError):
-        return ()

@@ -5,7 +5,7 @@ Reference: ResNet-34 to ResNet-18 on ImageNet 69.76 -> 71.37 (torchdistill).
 """
 
 import torch
-from torch.nn.functional import kl_div, log_softmax
+from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
 ON = "scores"
 
@@ -13,8 +13,18 @@ ON = "scores"
 def loss(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
     """T^2 * KL(teacher || student) of both logits (batch, classes) divided by T, mean over the batch, in nats.
 
-    T^2 keeps the gradient's size when T changes, so that alpha means the same at every temperature.
+    Where a sample carries several labels (targets with two axes) each is a yes or no of its own: the mean over them. T^2 keeps the
+    gradient's size when T changes, so that alpha means the same at every temperature.
     """
+    if targets.ndim == 2:
+        return of_each_label(student.float() / temperature, teacher.float() / temperature) * temperature**2
     softened = log_softmax(student.float() / temperature, dim=1)
     target = log_softmax(teacher.float() / temperature, dim=1)
     return kl_div(softened, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def of_each_label(own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """Mean KL of two yes-or-no answers a label."""
+    wanted = theirs.sigmoid()
+    least = binary_cross_entropy_with_logits(theirs, wanted)
+    return binary_cross_entropy_with_logits(own, wanted) - least

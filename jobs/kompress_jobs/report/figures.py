@@ -32,6 +32,8 @@ SHOWN = (
     "accuracy",
     "recall",
     "f1",
+    "f1Micro",
+    "meanAveragePrecision",
     "top5",
     "loss",
     "parameters",

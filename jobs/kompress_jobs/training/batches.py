@@ -20,7 +20,7 @@ class Batch:
     samples: Samples
     """Augmented, on the device."""
     targets: torch.Tensor
-    """(samples,), int64, on the device."""
+    """See `data.Split.labels`, on the device."""
     indices: torch.Tensor
     """(samples,), int64, positions in the split, on the CPU."""
     share: float

@@ -32,8 +32,14 @@ def task_loss(task: ModuleType, outputs: object, batch: Batch, *, weight: torch.
 
 
 def class_weights(settings: Training, labels: torch.Tensor, classes: int, device: torch.device) -> torch.Tensor | None:
-    """Balanced: samples / (classes * samples of the class), 1 on average; a class without samples weighs 1. None when off."""
+    """Balanced: samples / (classes * samples of the class), 1 on average; a class without samples weighs 1. None when off.
+
+    Of several labels a sample: what a yes weighs beside a no of that label, samples without it / samples with it.
+    """
     if settings.class_weights == "None":
         return None
+    if labels.ndim == 2:
+        positives = labels.sum(0).float()
+        return torch.where(positives > 0, (len(labels) - positives) / positives.clamp(min=1), 1.0).to(device)
     counts = torch.bincount(labels, minlength=classes).float()
     return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 1.0).to(device)

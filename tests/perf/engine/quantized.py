@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from perf.engine.originals import EXPORT, MINILM, RESNET, WORDS, Original
+from perf.engine.originals import EXPORT, INT8, MINILM, RESNET, WORDS, Original
 from perf.engine.peers import answer
-from perf.recorder import Goal, Row, Told, Unable, compared_shares
+from perf.recorder import Goal, Row, Told, compared_shares
 
 SAMPLES = 512
 AS_FAST = Goal(1.0, "at_least")
@@ -21,29 +21,24 @@ def results(originals: tuple[Original, ...] = (RESNET, MINILM, WORDS), iteration
     stages = [
         {"name": "plain", "from": "adapt", "export": EXPORT},
         {"name": "int8", "from": "adapt", "quantize": {"mode": "Static", "calibration": {"numSamples": SAMPLES}}},
-        {"name": "ship", "from": "int8", "export": EXPORT},
+        {"name": "ship", "from": "int8", "export": INT8},
     ]
     for original in originals:
         made = original.run("int8", 0, stages)
         given = original.given(made["adapt"], 0, original.training)
         graph = str(made["plain"].folder / "model.onnx")
         with tempfile.TemporaryDirectory() as folder:
-            files, unable = {"ours": str(made["ship"].folder / "model.onnx")}, {}
+            files = {"ours": str(made["ship"].folder / "model.onnx")}
             for peer, script, environment, suffix in PEERS:
                 written = str(Path(folder) / f"{script}{suffix}")
                 found = answer(script, {**given, "graph": graph, "samples": SAMPLES, "written": written}, peer=environment)
-                if "unable" in found:
-                    unable[peer] = found["unable"]
-                else:
-                    files[peer] = found["file"]
+                files[peer] = found["file"]
             found = answer("race", {**given, "files": files, "iterations": iterations}, peer="nncf", threads=1)
-        yield from rows(f"int8 of {original.title}", found, unable)
+        yield from rows(f"int8 of {original.title}", found)
 
 
-def rows(what: str, found: dict[str, Any], unable: dict[str, str]) -> Iterator[Row]:
+def rows(what: str, found: dict[str, Any]) -> Iterator[Row]:
     """Accuracy and latency beside each peer; what `race` said."""
-    if "unable" in found:
-        raise RuntimeError(found["unable"])
     ours = found["accuracy"]["ours"]
     for peer, slower in found["slower"].items():
         yield compared_shares(f"{what}: accuracy", ours, peer, found["accuracy"][peer], found["samples"])
@@ -60,5 +55,3 @@ def rows(what: str, found: dict[str, Any], unable: dict[str, str]) -> Iterator[R
             AS_FAST,
             AS_FAST.reached(*interval),
         )
-    for peer, why in unable.items():
-        yield Unable(f"{what}: accuracy", "right", ours, peer, why)

@@ -42,8 +42,8 @@ def distill(original: Original) -> dict[str, Any]:
             "sampler": {"class_or_func": RandomSampler, "kwargs": {}},
             "kwargs": {"batch_size": settings.batch_size, "drop_last": True},
         },
-        "teacher": {"sequential": [], "requires_grad": False, "frozen_modules": []},
-        "student": {"sequential": [], "requires_grad": True, "frozen_modules": []},
+        "teacher": {"forward_proc": "forward_batch_only", "sequential": [], "requires_grad": False, "frozen_modules": []},
+        "student": {"forward_proc": "forward_batch_only", "sequential": [], "requires_grad": True, "frozen_modules": []},
         "optimizer": {
             "key": "AdamW",
             "kwargs": {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": True},

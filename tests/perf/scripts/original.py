@@ -109,12 +109,13 @@ def given() -> Original:
     return Original(asked, found.model, found.description, known, task, FineTune.model_validate(asked["settings"]))
 
 
-def answer(work: Callable[[], dict[str, Any]]) -> None:
-    """Print what the script has found; what a peer refuses is an answer, too."""
+def answer(work: Callable[[], dict[str, Any]], refusal: type[Exception] | None = None) -> None:
+    """Print what the script has found. `refusal` is how the peer says that it can't do this: that is an answer, too; any other error is one
+    of the script."""
     try:
         found = work()
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        found = {"unable": f"{type(error).__name__}: {first}"[:200]}
+        if refusal is None or not isinstance(error, refusal):
+            raise
+        found = {"unable": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:120]}
     print(json.dumps(found))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import modelopt.torch.prune
+from modelopt.torch.opt.conversion import ApplyModeError
 from original import Original, answer, given
 
 CALIBRATION_BATCHES = 20
@@ -35,4 +36,4 @@ def prune(original: Original) -> dict[str, Any]:
     return {"accuracy": original.accuracy(pruned), "macs": original.macs(pruned)}
 
 
-answer(lambda: prune(given()))
+answer(lambda: prune(given()), refusal=ApplyModeError)

@@ -13,14 +13,14 @@ from kompress_jobs.keys import Basis
 
 SPEC: dict[str, Any] = {
     "task": "image-classification",
-    "model": {"source": "torchvision://resnet18"},
+    "model": {"source": "s3://models/resnet18.safetensors", "architecture": "torchvision://resnet18"},
     "dataset": {"source": "s3://data/flowers", "format": "imagefolder"},
     "output": {"uri": "s3://models/flowers"},
     "tracking": {"uri": "http://mlflow.ml:5000"},
     "runtime": {"image": "jobs:1"},
     "stages": [
         {"name": "adapt", "fineTune": {"epochs": 2}},
-        {"name": "student", "distill": {"teachers": [{"from": "adapt"}], "student": {"source": "timm://resnet10t"}, "epochs": 2}},
+        {"name": "student", "distill": {"teachers": [{"from": "adapt"}], "student": {"source": "s3://models/small"}, "epochs": 2}},
         {"name": "slim", "prune": {"pruningRatio": 0.5}},
         {"name": "soup", "fuse": {"method": "TIES", "models": [{"from": "student"}, {"from": "slim"}], "base": "adapt"}},
         {"name": "ship", "export": {"formats": [{"type": "ONNX"}]}},

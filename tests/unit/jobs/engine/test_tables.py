@@ -189,12 +189,16 @@ def test_what_can_not_be_read_is_answered_by_file_and_field(
 
 def test_columns_of_other_things_than_text_and_labels_are_refused_by_field(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"text": [1, 2], "label": [["a"], ["b"]], "name": ["x", "y"]}), tmp_path / "odd.parquet")
-    with pytest.raises(DataUnreadable, match=r"column text .* holds int64, not text") as caught:
+    with pytest.raises(DataUnreadable, match=r"column text .* holds int64: neither text nor files") as caught:
         load(tmp_path / "odd.parquet", "parquet", tmp_path, labelColumn="name")
     assert caught.value.field == "spec.dataset.inputColumn"
-    with pytest.raises(DataUnreadable, match="not labels") as caught:
+    with pytest.raises(DataUnreadable, match="holds lists") as caught:
         load(tmp_path / "odd.parquet", "parquet", tmp_path, inputColumn="name")
     assert caught.value.field == "spec.dataset.labelColumn"
+    assert "multiLabel" in caught.value.hint
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": [b"a", b"b"]}), tmp_path / "odd.parquet")
+    with pytest.raises(DataUnreadable, match="holds binary, not labels"):
+        load(tmp_path / "odd.parquet", "parquet", tmp_path)
 
 
 def test_a_label_that_train_does_not_have_is_named_with_its_row(tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""Samples that are files (images, clips), wherever their bytes are: below a folder, or in the cells of a table.
+
+Files that can't be decoded are counted, named and skipped, up to `maxUnreadableFraction` of their split.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from kompress_api.errors import DataUnreadable
+from kompress_jobs.data import MemorySplit, Split
+from kompress_jobs.samples import Samples, join
+
+THREADS = 8
+CHUNK = 512
+"""Files that are decoded at once for a set that lies in memory."""
+File = Path | Callable[[], BinaryIO]
+"""Where its bytes are; the second for cells of a table, whose bytes are copied when they are looked at."""
+Source = Path | BinaryIO
+"""What libraries open."""
+Decode = Callable[[Source], torch.Tensor | None]
+"""A file's sample; None when it can't be read."""
+Gather = Callable[[list[torch.Tensor]], Samples]
+"""Decoded samples, none among them perhaps, as one."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """What the files are."""
+
+    noun: str
+    """As errors call one."""
+    suffixes: frozenset[str]
+    """Endings of their names; other files are not looked at."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one split."""
+
+    name: str
+    files: Sequence[File]
+    places: Sequence[str]
+    """As errors call them."""
+    labels: torch.Tensor
+    """See `data.Split`."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A data set as files."""
+
+    medium: Medium
+    classes: list[str]
+    splits: dict[str, Files]
+    """train, validation, test; what was asked for."""
+    everything: Sequence[File]
+    """All files of the three splits; in S3 those that were not asked for are not there."""
+    most_unreadable: float
+    where: str
+    """Field of the manifest that errors name."""
+
+    def sampled(self, most: int) -> list[File]:
+        """About `most` of those that were asked for, from all over the splits."""
+        step = max(1, len(self) // most)
+        return [split.files[index] for split in self.splits.values() for index in range(0, len(split.files), step)]
+
+    def __len__(self) -> int:
+        return sum(len(split.files) for split in self.splits.values())
+
+    def decoded(self, decode: Decode, gather: Gather, *, keep: bool) -> tuple[dict[str, Split], dict[str, list[str]]]:
+        """The splits, in memory (`keep`) or decoded when asked for; and of each the files that turned out to be unreadable."""
+        lazy = {
+            split: DecodedSplit(files, decode, gather, self.medium.noun, self.most_unreadable, self.where)
+            for split, files in self.splits.items()
+        }
+        splits: dict[str, Split] = {name: in_memory(split) if keep else split for name, split in lazy.items()}
+        return splits, {name: split.unreadable for name, split in lazy.items()}
+
+
+def opened(file: File) -> Source:
+    """What libraries can open."""
+    return file if isinstance(file, Path) else file()
+
+
+@dataclass
+class DecodedSplit:
+    """A split that is decoded when it is asked for."""
+
+    encoded: Files
+    decode: Decode
+    gather: Gather
+    noun: str
+    most_unreadable: float
+    where: str
+    unreadable: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.labels = self.encoded.labels
+        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What the files are called."""
+        return self.encoded.places
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
+        """Decode these samples; raises DataUnreadable when more than the allowed share of the split was unreadable so far."""
+        chosen = indices.tolist()
+        decoded = list(self.pool.map(lambda index: self.decode(opened(self.encoded.files[index])), chosen))
+        for index, sample in zip(chosen, decoded, strict=True):
+            if sample is None and self.encoded.places[index] not in self.unreadable:
+                self.unreadable.append(self.encoded.places[index])
+        if len(self.unreadable) > self.most_unreadable * len(self):
+            raise DataUnreadable(
+                f"{len(self.unreadable)} of {len(self)} {self.noun}s of split {self.encoded.name} can't be read, "
+                f"more than {self.most_unreadable:.2%}; the first is {self.unreadable[0]}",
+                hint="repair or remove them, or raise dataset.maxUnreadableFraction",
+                field=self.where,
+            )
+        found = [position for position, sample in enumerate(decoded) if sample is not None]
+        return self.gather([sample for sample in decoded if sample is not None]), torch.tensor(found, dtype=torch.int64)
+
+
+def in_memory(split: DecodedSplit) -> MemorySplit:
+    """Decode everything; what can't be read is left out."""
+    parts, kept = [], []
+    for chunk in torch.arange(len(split)).split(CHUNK):
+        samples, found = split.read(chunk)
+        parts.append(samples)
+        kept.append(chunk[found])
+    rows = torch.cat(kept)
+    return MemorySplit(join(parts), split.labels[rows], [split.names[row] for row in rows.tolist()])
