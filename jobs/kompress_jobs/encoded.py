@@ -48,6 +48,8 @@ class Files:
     """As errors call them."""
     labels: torch.Tensor
     """See `data.Split`."""
+    names: Sequence[str] = ()
+    """What they are called wherever the data set is copied to; absent: `places`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class DecodedSplit:
     @property
     def names(self) -> Sequence[str]:
         """What the files are called."""
-        return self.encoded.places
+        return self.encoded.names or self.encoded.places
 
     def __len__(self) -> int:
         return len(self.labels)

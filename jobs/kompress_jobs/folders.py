@@ -50,7 +50,7 @@ def open_folder(dataset: Dataset, scratch: Path, medium: Medium, *, field: str, 
 def files_of(listing: Listing, root: Path) -> Files:
     """The files of a split on the local disk."""
     paths = [root / path for path in listing.paths]
-    return Files(listing.name, paths, [str(path) for path in paths], torch.tensor(listing.labels))
+    return Files(listing.name, paths, [str(path) for path in paths], torch.tensor(listing.labels), listing.paths)
 
 
 def list_split(
