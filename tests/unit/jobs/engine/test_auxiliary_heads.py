@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from kompress_api.errors import MethodRefused
 from kompress_api.places import ModelSource
+from kompress_api.training import Training
 from kompress_jobs import assemble, bundle, structure
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.data import Data, MemorySplit
@@ -39,7 +40,7 @@ def load(data: Data, folder: Path, source: str) -> Loaded:
 def step(found: Loaded, data: Data, folder: Path) -> None:
     """As the preflight tries it."""
     learn = objective.task_objective(image_classification, found.description.preprocessing, smoothing=0.0, weight=None)
-    Room(data, image_classification, TASK, 0, folder).step(found, learn, field="spec.stages[0].fineTune")
+    Room(data, image_classification, TASK, 0, folder).step(found, learn, Training(), field="spec.stages[0].fineTune")
 
 
 @pytest.fixture(scope="module")

@@ -174,4 +174,4 @@ def test_a_label_that_no_sample_has_is_told(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(data, "load", lambda *_: with_one_more)
     context = build_context(tmp_path, {"fineTune": {"epochs": 1}})
     Bench(context)
-    assert "no sample of train is labelled ten" in (context.scratch / "events.jsonl").read_text()
+    assert "train has no sample of ten" in (context.scratch / "events.jsonl").read_text()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kompress_api.errors import DataUnreadable, InvalidManifest, MethodRefused, UnknownMethod
+from kompress_api.errors import DataUnreadable, InvalidManifest
 from kompress_api.places import Dataset
 from kompress_jobs import data
 from kompress_jobs.builtins import digits as builtin_digits
@@ -167,18 +167,6 @@ def test_the_preflight_reads_a_few_samples_of_each_class(make_folder: MakeFolder
     root = make_folder({"train": ["cat", "dog"]}, count=50)
     found = data.load(Dataset.model_validate({"source": f"file://{root}", "format": "imagefolder"}), tmp_path, first=6)
     assert torch.bincount(found.train.labels).tolist() == [3, 3]
-
-
-@pytest.mark.parametrize("fields", [{"source": "hf://flowers"}, {"source": "python://tiny:data"}])
-def test_a_source_or_format_that_is_not_built_is_refused(fields: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(UnknownMethod, match=r"builtin|imagefolder"):
-        data.load(Dataset.model_validate(fields), tmp_path)
-
-
-def test_multi_label_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MethodRefused, match="several labels") as caught:
-        data.load(Dataset(source="builtin://digits", multi_label=True), tmp_path)
-    assert caught.value.field == "spec.dataset.multiLabel"
 
 
 def test_resizing_keeps_a_plain_image_plain() -> None:

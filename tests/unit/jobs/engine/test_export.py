@@ -114,4 +114,4 @@ def test_latency_is_interleaved_and_noise_hits_both() -> None:
 
 def test_a_bundle_that_answers_differently_elsewhere_is_not_kept(run_stage: RunStage) -> None:
     with pytest.raises(ParityFailed, match="clean process"):
-        run_stage({"fineTune": {"epochs": 1}}, model={"source": "python://tiny_models:forgetful"})
+        run_stage({"fineTune": {"epochs": 2, "learningRate": 1e-2}}, model={"source": "python://tiny_models:forgetful"})

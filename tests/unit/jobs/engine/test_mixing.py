@@ -16,8 +16,8 @@ from kompress_api.training import Training
 from kompress_jobs import classification
 from kompress_jobs.context import StageOutput
 from kompress_jobs.data import Data
-from kompress_jobs.stages import distill
 from kompress_jobs.tasks import audio_classification, image_classification, text_classification
+from kompress_jobs.training import teacher_cache
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.mixing import build_mixing
 from kompress_jobs.training.objective import task_loss
@@ -74,7 +74,7 @@ def test_a_batch_of_one_stays_what_it_is(digits: Data) -> None:
 def test_the_teacher_answers_what_the_student_sees(run_stage: Callable[..., StageOutput], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its scores of the samples as they were would be wrong for those that were mixed."""
     adapt = run_stage({"fineTune": {"epochs": 3, "learningRate": 1e-2}}, scratch="teacher")
-    monkeypatch.setattr(distill, "cache", lambda *_: pytest.fail("answers were remembered"))
+    monkeypatch.setattr(teacher_cache, "answers", lambda *_: pytest.fail("answers were remembered"))
     own = {"teachers": [{"from": "adapt"}], "student": TINY, "epochs": 2, "augmentation": "None", "mixup": 0.4, "learningRate": 1e-2}
     output = run_stage({"distill": own}, inputs={"teacher0": adapt.folder}, scratch="student")
     assert output.metrics["accuracy"] > 0.3

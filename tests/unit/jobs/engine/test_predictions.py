@@ -31,7 +31,7 @@ def agrees(said: Predictions, metrics: dict[str, float], prefix: str = "") -> bo
 
 def test_a_stage_keeps_what_its_model_and_the_source_said_of_every_test_sample(digits: Data, run_stage: RunStage) -> None:
     """Without it nobody can tell whether a loss is noise, nor which samples it hit."""
-    output = run_stage({"fineTune": {"epochs": 1}})
+    output = run_stage({"fineTune": {"epochs": 2, "learningRate": 1e-2}})
     assert output.folder is not None
     own, source = (read(output.folder, name) for name in ("test", "source"))
     assert agrees(own, output.metrics)

@@ -105,7 +105,8 @@ def stage(tmp_path, database) -> Callable[..., dict[str, Any]]:
     """A fineTune as the operator tells it."""
 
     def build(**fields: Any) -> dict[str, Any]:
-        spec = {"epochs": fields.pop("epochs", 1), "batchSize": 64, "checkpoint": {"everySteps": 20}} | fields.pop("fine_tune", {})
+        usual = {"batchSize": 64, "learningRate": 1e-2, "checkpoint": {"everySteps": 20}}
+        spec = usual | {"epochs": fields.pop("epochs", 1)} | fields.pop("fine_tune", {})
         return {
             "job": {"name": "flowers", "uid": "u-1"},
             "kind": "fineTune",

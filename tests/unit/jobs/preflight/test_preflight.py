@@ -29,6 +29,7 @@ def told(folder: Path, stages=STAGES, **fields) -> dict:
         "dataset": {"source": "builtin://digits", "imageSize": 32},
         "output": {"uri": f"file://{folder}/output"},
         "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
+        "evaluation": {"datasets": [{"source": "builtin://digits"}]},
         "stages": stages,
         **fields,
     }
@@ -60,7 +61,7 @@ def stage_input(folder: Path, index: int, inputs: list[Artifact], planned) -> St
 def passed(tmp_path_factory):
     """A preflight that found nothing wrong: its folder, its result, its store."""
     folder = tmp_path_factory.mktemp("preflight")
-    return folder, *run(folder, evaluation={"datasets": [{"source": "builtin://digits"}]})
+    return folder, *run(folder)
 
 
 def test_every_stage_finds_the_key_that_was_forecast_and_a_commit_is_a_hit(passed):
@@ -131,7 +132,6 @@ def test_an_empty_data_folder_is_unreadable_data(tmp_path):
     ("fields", "error", "field"),
     [
         ({"task": "speech-recognition"}, UnknownMethod, "spec.task"),
-        ({"stages": [{"name": "a", "fineTune": {"epochs": 1, "strategy": "LPFT"}}]}, UnknownMethod, "spec.stages[0].fineTune.strategy"),
         ({"model": {"source": "timm://resnet10q"}}, UnknownModel, "spec.model.source"),
         ({"dataset": {"format": "imagefolder"}}, DataUnreadable, "spec.dataset.source"),
     ],
