@@ -214,11 +214,11 @@ class Bench:
     def refuse_collapse(self, before: Measured, after: Measured) -> None:
         """A stage has failed that leaves at chance a model that was clearly above it, or that it was to teach from nothing."""
         chance = self.task.chance(self.data.test.labels, self.data.labels)
-        at_chance = after.details["intervals"]["accuracy"][1] < min(1.5 * chance, chance + KNOWS / 2 * (1 - chance))
+        low, high = after.details["intervals"]["accuracy"]
         knew = before.details["intervals"]["accuracy"][0] > min(2 * chance, chance + KNOWS * (1 - chance))
-        if knew and at_chance:
+        if knew and low <= chance:
             told = f"accuracy fell from {before.values['accuracy']:.3f} to {after.values['accuracy']:.3f}, chance is {chance:.3f}"
-        elif self.input.kind == "fineTune" and at_chance:
+        elif self.input.kind == "fineTune" and high < min(1.5 * chance, chance + KNOWS / 2 * (1 - chance)):
             told = f"nothing was learned: accuracy is {after.values['accuracy']:.3f}, chance {chance:.3f}"
         else:
             return
