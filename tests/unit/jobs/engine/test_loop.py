@@ -8,6 +8,7 @@ import pytest
 import torch
 from short_trainings import metrics, train
 from torch import nn
+from torch._dynamo.utils import counters
 
 from kompress_api.errors import LossNotFinite, MethodRefused
 from kompress_jobs.context import StageContext
@@ -63,6 +64,18 @@ def test_every_setting_learns(settings: dict[str, Any], make_context: MakeContex
     context = make_context({"fineTune": {"epochs": 4, "learningRate": 1e-2, "batchSize": 32} | settings})
     train(context)
     assert metrics(context, "validation/accuracy")[-1] > 0.5
+
+
+def test_compiled_a_model_learns_the_same(make_context: MakeContext) -> None:
+    own = {"epochs": 2, "learningRate": 1e-2}
+    model = {"source": "python://tiny_models:normless"}
+    eager, compiled = (make_context({"fineTune": own | {"compile": on}}, model=model, scratch=str(on)) for on in (False, True))
+    train(eager)
+    before = counters["stats"]["unique_graphs"]
+    train(compiled)
+    assert counters["stats"]["unique_graphs"] > before, "it ran as a graph, and nobody gave up in silence"
+    for name in ("train/loss", "validation/loss"):
+        assert metrics(compiled, name) == pytest.approx(metrics(eager, name), rel=1e-3)
 
 
 def test_early_stopping_keeps_the_best_weights(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:

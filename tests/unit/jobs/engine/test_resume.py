@@ -104,6 +104,9 @@ def test_sharded_over_two_a_training_is_the_same_and_one_goes_on_with_it(tmp_pat
     assert 0 < min(map(int, resumed["losses"])) <= STOP_AFTER + 2
     assert stopped["losses"] | resumed["losses"] == pytest.approx(whole["losses"], rel=1e-6)
     assert resumed["figures"] == pytest.approx(whole["figures"], rel=1e-5)
+    [part] = (tmp_path / "output/checkpoints").glob(f"*/uid-1/step-{min(map(int, resumed['losses']))}/rank-1.safetensors")
+    with safe_open(part, "pt") as file:
+        assert {"model.layers.1.weight@16,0", "optimizer.state.layers.1.weight.exp_avg@16,0"} <= set(file.keys()), "each has its half"
     settings = {"earlyStopping": {"patience": 5}, **own}
     unsharded = record(tmp_path, scratch="unsharded", settings=settings)
     assert whole["losses"] == pytest.approx(unsharded["losses"], rel=1e-4)

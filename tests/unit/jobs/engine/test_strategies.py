@@ -91,7 +91,7 @@ def test_what_learns_moves_and_all_else_rests(
 
 
 def test_lora_learns_a_low_rank_update_and_leaves_plain_weights(run_stage: Callable[..., StageOutput], tmp_path: Path) -> None:
-    own = {"strategy": "LoRA", "epochs": 8, "learningRate": 3e-2, "batchSize": 32, "lora": {"rank": 2, "targetModules": ["encoder"]}}
+    own = {"strategy": "LoRA", "epochs": 8, "learningRate": 1e-2, "batchSize": 32, "lora": {"rank": 2, "targetModules": ["encoder"]}}
     output = run_stage({"fineTune": own}, model=source("torchvision_vit"))
     assert output.folder is not None
     before = start_of(tmp_path, "torchvision_vit")
@@ -104,7 +104,7 @@ def test_lora_learns_a_low_rank_update_and_leaves_plain_weights(run_stage: Calla
     for name in linear - {"heads.head"}:
         update = (after.get_submodule(name).weight - before.get_submodule(name).weight).double()  # type: ignore[operator]
         assert torch.linalg.matrix_rank(update, rtol=1e-4) == 2
-    assert output.metrics["accuracy"] > 0.5
+    assert output.metrics["accuracy"] > 0.4
 
 
 def test_what_lora_merges_is_what_was_trained_bit_by_bit(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_what_lora_merges_is_what_was_trained_bit_by_bit(tmp_path: Path) -> None
     [phase] = lora.phases(Subject(model, settings, "heads.head", sample, 0, "f"))
     plain = model.eval()(*sample)
     for name, parameter in model.named_parameters():
-        if name in phase.learns and "parametrizations" in name:
+        if name in phase.learns:
             nn.init.normal_(parameter, generator=torch.Generator().manual_seed(2))
     trained = model.eval()(*sample)
     assert not torch.allclose(trained, plain)
