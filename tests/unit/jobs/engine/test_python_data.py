@@ -99,7 +99,7 @@ def test_what_a_factory_may_not_return_is_said(what: str, says: str, tmp_path: P
 def test_a_factory_of_a_package_that_is_not_allowed_or_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownModel, match="nothing"):
         load(tmp_path, "nothing")
-    with pytest.raises(InvalidManifest, match="kinds") as caught:
+    with pytest.raises(InvalidManifest, match="do not fit load") as caught:
         load(tmp_path, "load", arguments={"kinds": "grey"})
     assert caught.value.field == "spec.dataset.arguments"
     monkeypatch.setenv("KOMPRESS_FACTORIES", "tiny_models")

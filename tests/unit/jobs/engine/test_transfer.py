@@ -70,6 +70,16 @@ def test_a_state_dict_of_another_architecture_is_refused_by_its_weights(width: i
     assert caught.value.field == "spec.model.architecture"
 
 
+def test_a_state_dict_with_more_than_the_architecture_has_is_refused(digits: Data, tmp_path: Path) -> None:
+    """The first layers of a deeper model fit by name and shape, and would answer something else."""
+    import tiny_models
+
+    model = tiny_models.convolutional(10)
+    model.third = nn.Conv2d(32, 32, 3)
+    with pytest.raises(MethodRefused, match=r"it holds third\.bias, third\.weight, which the model does not have"):
+        load(digits, tmp_path, source=saved(model, tmp_path / "deeper.safetensors"), architecture=TINY)
+
+
 @pytest.mark.parametrize(
     ("source", "more", "error", "says"),
     [

@@ -13,7 +13,7 @@ LABELS = ["dark", "light"]
 
 def grey(number: int, kind: str) -> Any:
     """An 8 by 8 image whose grey tells its number."""
-    array = numpy.full((8, 8), 10 * number, dtype="uint8")
+    array = numpy.full((8, 8), 10 * number % 250, dtype="uint8")
     return {
         "grey": array,
         "colour": numpy.stack([array] * 3, 2),
