@@ -79,7 +79,7 @@ class Original:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # and not inference mode, whose tensors a later training could not use
     def accuracy(self, model: nn.Module, split: Split | None = None) -> float:
         """On the test split, where no other is given."""
         split, right = split or self.data.test, 0
