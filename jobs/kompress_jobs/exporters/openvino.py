@@ -1,6 +1,6 @@
 """OpenVINO: its intermediate representation (.xml, the weights beside it in .bin), made from the ONNX graph, run by its CPU plugin.
 
-A quantized ONNX graph stays one: the plugin's low-precision transformations read QuantizeLinear and DequantizeLinear.
+A quantized ONNX graph stays one: the plugin's low-precision transformations read QuantizeLinear, DequantizeLinear and MatMulNBits.
 https://docs.openvino.ai/2026/openvino-workflow/model-preparation.html
 """
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".xml"
 QUANTIZER = "onnx_runtime"
-MODES = (QuantizeMode.STATIC, QuantizeMode.QAT)
+MODES = (QuantizeMode.STATIC, QuantizeMode.QAT, QuantizeMode.WEIGHT_ONLY)
+"""Graphs of mode Dynamic are read too, and run slower than float ones (0.7 x on a MiniLM)."""
 METADATA = "kompress"
 """Name in the model's own rt_info: labels and preprocessing, as JSON."""
 

@@ -202,7 +202,7 @@ def refuse_recipe(spec: Export, exporters: Mapping[Any, ModuleType], found: Load
             )
         if recipe["mode"] not in exporter.MODES:
             raise MethodRefused(
-                f"the model was quantized in mode {recipe['mode']}, for which the engine of {form.type.value} has no kernels",
+                f"the model was quantized in mode {recipe['mode']}, for which the engine of {form.type.value} has no fast kernels",
                 hint=f"quantize in mode {' or '.join(exporter.MODES)}, set precision: FP32 for this format, or use ONNX",
                 field=where,
             )

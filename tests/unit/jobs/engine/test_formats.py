@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import onnx
@@ -18,12 +19,14 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused, UnsafeFile
 from kompress_api.stages.export import FormatType
+from kompress_api.stages.quantize import Quantize
 from kompress_jobs import registry, reload
 from kompress_jobs.context import StageOutput
 from kompress_jobs.exporters import openvino, torch_export, torch_script
 from kompress_jobs.half import halved
 from kompress_jobs.measure.on_engine import arrays
 from kompress_jobs.preprocessing import Preprocessing, image, text, waveform
+from kompress_jobs.quantizers import recipe_of
 from kompress_jobs.samples import Inputs
 
 RunStage = Callable[..., StageOutput]
@@ -42,16 +45,17 @@ def texts(count: int) -> Inputs:
 
 MODELS: dict[str, tuple[Callable[[int], nn.Module], Preprocessing, Callable[[int], Inputs]]] = {
     "convolutions": (tiny_models.convolutional, IMAGES, lambda count: (torch.randn(count, 1, 8, 8),)),
-    "vit": (tiny_models.vit, IMAGES, lambda count: (torch.randn(count, 1, 8, 8),)),
     "bert": (tiny_models.Bert, TEXTS, texts),
     "wav2vec2": (tiny_models.Wav2Vec2, SOUND, lambda count: (torch.randn(count, 800),)),
 }
 
 
-def lowered(form: FormatType, model: nn.Module, preprocessing: Preprocessing, folder: Path, batch: int | None = None) -> Path:
+def lowered(
+    form: FormatType, model: nn.Module, preprocessing: Preprocessing, folder: Path, batch: int | None = None, **options: Any
+) -> Path:
     exporter = registry.load("exporters", form, field="f")
     path = folder / f"model{exporter.SUFFIX}"
-    exporter.lower(model, preprocessing, path, batch=batch, metadata={"labels": ["a", "b"]})
+    exporter.lower(model, preprocessing, path, batch=batch, metadata={"labels": ["a", "b"]}, **options)
     return path
 
 
@@ -71,8 +75,7 @@ def test_a_file_answers_as_the_model_for_any_batch_and_length(name: str, form: F
         assert numpy.abs(engine(arrays(question)) - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("name", ["convolutions", "bert"])
+@pytest.mark.parametrize(("name", "form"), [*(("convolutions", form) for form in FORMATS), ("bert", FormatType.TORCH_EXPORT)])
 def test_in_half_precision_a_file_is_half_as_large_and_called_as_before(name: str, form: FormatType, tmp_path: Path) -> None:
     torch.manual_seed(0)
     build, preprocessing, inputs = MODELS[name]
@@ -151,6 +154,21 @@ def test_a_quantized_model_keeps_its_bytes_in_openvino(run_stage: RunStage) -> N
     weights = (output.folder / "model1.bin").stat().st_size
     assert weights < 2 * output.metrics["parameters"], "a byte each, and the scales"
     assert abs(output.metrics["accuracy@OpenVINO/cpu1/1"] - output.metrics["accuracy"]) < 0.03
+
+
+@pytest.mark.parametrize("scheme", ["W8A16", "W4A16"])
+def test_weights_alone_keep_their_bits_in_openvino(scheme: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
+    recipe = recipe_of(Quantize.model_validate({"mode": "WeightOnly", "scheme": scheme}), "onnx_runtime")
+    images = torch.randn(32, 1, 8, 8)
+    answers = []
+    for form in (FormatType.ONNX, FormatType.OPENVINO):
+        path = lowered(form, model, IMAGES, tmp_path, recipe=recipe)
+        answers.append(registry.load("exporters", form, field="f").open_engine(path, 1)(arrays((images,))))
+    assert numpy.abs(answers[0] - answers[1]).max() < 0.01 * numpy.abs(answers[0]).max()
+    bits = {"W8A16": 8, "W4A16": 4}[scheme]
+    assert (tmp_path / "model.bin").stat().st_size < 1.5 * 74 * 64 * bits / 8, "and scales, and biases"
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form is not FormatType.TORCH_SCRIPT])
