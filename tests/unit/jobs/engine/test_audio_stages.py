@@ -38,7 +38,7 @@ def test_words_are_learned_taught_pruned_and_shipped(run_stage: RunStage, tmp_pa
     assert adapt.folder is not None
     assert isinstance(bundle.describe(adapt.folder).preprocessing, spectrogram.Preprocessing)
     student = {"source": "python://tiny_models:convolutional", "arguments": {"width": 8}}
-    distilled = {"teachers": [{"from": "adapt"}], "student": student, "epochs": 1, "augmentation": "Standard", **TRAINING}
+    distilled = {"teachers": [{"from": "adapt"}], "student": student, "epochs": 8, "augmentation": "Standard", **TRAINING}
     learn = run_stage({"distill": distilled}, inputs={"teacher0": adapt.folder}, scratch="learn", **SOUND)
     assert learn.folder is not None
     slim = run_stage({"prune": SLIM}, inputs={"model": learn.folder}, scratch="slim", **SOUND)
