@@ -215,10 +215,11 @@ class Bench:
         """A stage has failed that leaves at chance a model that was clearly above it, or that it was to teach from nothing."""
         chance = self.task.chance(self.data.test.labels, self.data.labels)
         low, high = after.details["intervals"]["accuracy"]
+        near = min(1.5 * chance, chance + KNOWS / 2 * (1 - chance))
         knew = before.details["intervals"]["accuracy"][0] > min(2 * chance, chance + KNOWS * (1 - chance))
-        if knew and low <= chance:
+        if knew and low <= chance and after.values["accuracy"] < near:
             told = f"accuracy fell from {before.values['accuracy']:.3f} to {after.values['accuracy']:.3f}, chance is {chance:.3f}"
-        elif self.input.kind == "fineTune" and high < min(1.5 * chance, chance + KNOWS / 2 * (1 - chance)):
+        elif self.input.kind == "fineTune" and high < near:
             told = f"nothing was learned: accuracy is {after.values['accuracy']:.3f}, chance {chance:.3f}"
         else:
             return
