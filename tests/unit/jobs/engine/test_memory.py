@@ -12,10 +12,10 @@ from kompress_api.job import CompressionJobSpec
 from kompress_jobs import memory
 
 WIDE = {"source": "python://tiny_models:convolutional", "arguments": {"width": 128}}
-TUNE = {"name": "tune", "fineTune": {"epochs": 4, "batchSize": 512, "learningRate": 1e-2, "augmentation": "None"}}
+TUNE = {"name": "tune", "fineTune": {"epochs": 6, "batchSize": 512, "learningRate": 1e-2, "augmentation": "None"}}
 SLIM = {
     "name": "slim",
-    "prune": {"pruningRatio": 0.5, "recovery": {"epochs": 3, "batchSize": 256, "learningRate": 1e-2, "augmentation": "None"}},
+    "prune": {"pruningRatio": 0.5, "recovery": {"epochs": 6, "batchSize": 256, "learningRate": 1e-2, "augmentation": "None"}},
 }
 SHIP = {"name": "ship", "export": {"formats": [{"type": "ONNX"}], "benchmark": {"warmup": 0, "iterations": 10}}}
 JOB: dict[str, Any] = {
