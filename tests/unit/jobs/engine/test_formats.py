@@ -28,6 +28,7 @@ from kompress_jobs.measure.on_engine import arrays
 from kompress_jobs.preprocessing import Preprocessing, image, text, waveform
 from kompress_jobs.quantizers import recipe_of
 from kompress_jobs.samples import Inputs
+from kompress_jobs.storage.artifacts import MEASUREMENTS
 
 RunStage = Callable[..., StageOutput]
 FORMATS = list(FormatType)
@@ -109,7 +110,7 @@ def test_all_formats_in_one_export_with_the_figures_of_each(run_stage: RunStage)
     written = {entry["type"]: entry["file"] for entry in json.loads((output.folder / reload.EXPORT).read_text())["files"]}
     assert written == {"ONNX": "model.onnx", "TorchExport": "model1.pt2", "TorchScript": "model2.pt", "OpenVINO": "model3.xml"}
     sizes = bytes_of(output.folder)
-    assert set(sizes) == {*written.values(), "model3.bin", reload.EXPORT}
+    assert set(sizes) == {*written.values(), "model3.bin", reload.EXPORT, MEASUREMENTS}
     assert output.metrics["modelSizeBytes@OpenVINO/cpu1/4"] == sizes["model3.xml"] + sizes["model3.bin"]
     assert output.metrics["modelSizeBytes@TorchScript/cpu1/4"] == sizes["model2.pt"]
     for form in FORMATS:
