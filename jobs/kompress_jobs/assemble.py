@@ -16,7 +16,7 @@ from torch import nn
 from kompress_api.errors import InvalidManifest, LabelMismatch
 from kompress_api.places import ModelSource
 from kompress_jobs import bundle, models, registry, structure, transfer
-from kompress_jobs.bundle import Architecture, Description, Loaded
+from kompress_jobs.bundle import Architecture, Description, Loaded, redescribed
 from kompress_jobs.data import Data
 from kompress_jobs.models import Pretrained
 from kompress_jobs.training.order import mix
@@ -124,11 +124,6 @@ def with_labels(found: Loaded, data: Data, head: Head, *, field: str) -> Loaded:
             field=field,
         )
     return replace_head(redescribed(found, multi_label=data.multi_label), data.labels)
-
-
-def redescribed(found: Loaded, **update: object) -> Loaded:
-    """The same model with a changed description."""
-    return dataclasses.replace(found, description=found.description.model_copy(update=update))
 
 
 def with_outputs(found: Loaded, classes: int) -> Loaded:

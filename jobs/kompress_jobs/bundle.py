@@ -4,6 +4,7 @@ A model is rebuilt as factory + replayed structural history + weights (loaded st
 back by any process that has the same libraries. Committing, digests and transport are the store's.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,6 +86,11 @@ class Loaded:
     """Weights that did not come with the model: the library's did not fit, or the head is a new one."""
     told: tuple[str, ...] = ()
     """What people should know of weights that were taken over from elsewhere."""
+
+
+def redescribed(found: Loaded, **update: Any) -> Loaded:
+    """The same model with a changed description."""
+    return dataclasses.replace(found, description=found.description.model_copy(update=update))
 
 
 def write(folder: Path, model: nn.Module, description: Description) -> None:

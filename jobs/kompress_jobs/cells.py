@@ -4,12 +4,11 @@ Files lie in cells as binary values, or as `datasets` of Hugging Face keeps them
 """
 
 import dataclasses
-import functools
 import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, Self
 
@@ -20,7 +19,7 @@ import pyarrow.compute
 from kompress_api.errors import DataUnreadable
 from kompress_jobs.data.audio_folder import SOUND
 from kompress_jobs.data.image_folder import IMAGES
-from kompress_jobs.encoded import File
+from kompress_jobs.encoded import Openable
 
 Medium = Literal["text", "image", "clip"]
 LOOKED_AT = 100
@@ -95,7 +94,7 @@ def medium_of(content: bytes) -> Medium:
     return "clip" if wave or content.startswith((b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"FORM", b".snd")) else "image"
 
 
-class Contents(Sequence[File]):
+class Contents(Openable):
     """Cells as files."""
 
     def __init__(self, column: Column) -> None:
@@ -104,13 +103,6 @@ class Contents(Sequence[File]):
 
     def __len__(self) -> int:
         return len(self.chosen)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        if index >= len(self):
-            raise IndexError(index)  # what ends a loop over a sequence
-        return functools.partial(self.open, index)
 
     def open(self, index: int) -> BinaryIO:
         """The content of one."""

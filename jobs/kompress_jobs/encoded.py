@@ -3,6 +3,8 @@
 Files that can't be decoded are counted, named and skipped, up to `maxUnreadableFraction` of their split.
 """
 
+import abc
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +28,21 @@ Decode = Callable[[Source], torch.Tensor | None]
 """A file's sample; None when it can't be read."""
 Gather = Callable[[list[torch.Tensor]], Samples]
 """Decoded samples, none among them perhaps, as one."""
+
+
+class Openable(Sequence[File]):
+    """Files that are not on the disk: each is read when it is opened, by its position."""
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        if index >= len(self):
+            raise IndexError(index)  # what ends a loop over a sequence
+        return functools.partial(self.open, index)
+
+    @abc.abstractmethod
+    def open(self, index: int) -> BinaryIO:
+        """The content of one."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ A stage opens a `Bench`, takes models from it, changes one, and closes with `fin
 called by every rank.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -224,11 +223,6 @@ class Bench:
         else:
             return
         raise AccuracyCollapsed(told, hint="change learningRate, lower pruningRatio, or train longer", field=self.field())
-
-
-def redescribed(found: Loaded, **update: Any) -> Loaded:
-    """The same model with a changed description."""
-    return dataclasses.replace(found, description=found.description.model_copy(update=update))
 
 
 def flat(tree: dict[str, Any], prefix: str = "", leave: tuple[str, ...] = ()) -> dict[str, Any]:

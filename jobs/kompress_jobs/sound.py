@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from kompress_jobs.data import Split
+from kompress_jobs.data import Split, names_of
 from kompress_jobs.samples import Clips, Samples
 
 RATE = 16_000
@@ -90,8 +90,7 @@ class Heard:
     @property
     def names(self) -> Sequence[str]:
         """As they are stored."""
-        found: Sequence[str] = getattr(self.stored, "names", ())
-        return found
+        return names_of(self.stored)
 
     def __len__(self) -> int:
         return len(self.stored)

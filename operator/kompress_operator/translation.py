@@ -109,8 +109,10 @@ def build_pod(item: Json) -> ObservedPod:
     conditions = _conditions(status)
     state = worker_state(item)
     terminated = state.get("terminated")
-    over = status.get("phase") in ("Succeeded", "Failed")  # what a failure means, the conditions say that come with the phase
-    ended = terminated or _failed_init(status) if over else terminated if terminated and terminated.get("exitCode") == 0 else None
+    if status.get("phase") in ("Succeeded", "Failed"):
+        ended = terminated or _failed_init(status)
+    else:  # what a failure means, the conditions say that come with the phase
+        ended = terminated if terminated and terminated.get("exitCode") == 0 else None
     unscheduled = _condition_false(status, "PodScheduled")
     waiting, why = _waiting(state, status, unscheduled)
     text = (ended or {}).get("message") or ""

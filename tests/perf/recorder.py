@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from scipy import stats
 
 from kompress_jobs.measure.classification import wilson
+from kompress_jobs.report import figures
 
 PAIRS = 7
 NON_INFERIORITY = 0.03
@@ -159,9 +160,8 @@ def compared_shares(what: str, ours: float, peer: str, peers: float, samples: in
 def difference(first: float, second: float, samples: int) -> tuple[float, float]:
     """95 % interval of the difference of two shares (R. G. Newcombe, 1998, method 10). Both models saw the same samples, so it is
     wider than it need be."""
-    (low1, high1), (low2, high2) = (wilson(round(share * samples), samples) for share in (first, second))
-    middle = first - second
-    return middle - math.hypot(first - low1, high2 - second), middle + math.hypot(high1 - first, second - low2)
+    own, other = (wilson(round(share * samples), samples) for share in (first, second))
+    return figures.difference(first, own, second, other)[1]
 
 
 Sample = TypeVar("Sample")

@@ -35,6 +35,12 @@ class Split(Protocol):
         """Samples, and the positions in `indices` that could be read, (found,)."""
 
 
+def names_of(split: Split) -> Sequence[str]:
+    """What people call a split's samples; empty where they have no names."""
+    found: Sequence[str] = getattr(split, "names", ())
+    return found
+
+
 @dataclass
 class MemorySplit:
     """A split that lies in memory."""
@@ -66,8 +72,7 @@ class Relabelled:
     @property
     def names(self) -> Sequence[str]:
         """As they are stored."""
-        found: Sequence[str] = getattr(self.stored, "names", ())
-        return found
+        return names_of(self.stored)
 
     def __len__(self) -> int:
         return len(self.stored)

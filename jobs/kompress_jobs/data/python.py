@@ -7,7 +7,6 @@ Pillow); a sound (float array of 16,000 samples a second, or a pair of one and i
 a text or a whole number; {"labels": [...]} beside the splits says what the numbers mean.
 """
 
-import functools
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +22,11 @@ from kompress_api.places import Dataset
 from kompress_jobs import cells, factories, sound, tables
 from kompress_jobs.data import Data
 from kompress_jobs.data.audio_folder import SOUND
-from kompress_jobs.encoded import File
+from kompress_jobs.encoded import File, Openable
 
 
 @dataclass(frozen=True)
-class Given(Sequence[File]):
+class Given(Openable):
     """The factory's samples of a split, as files."""
 
     samples: Any
@@ -36,13 +35,6 @@ class Given(Sequence[File]):
 
     def __len__(self) -> int:
         return len(self.chosen)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        if index >= len(self):
-            raise IndexError(index)  # what ends a loop over a sequence
-        return functools.partial(self.open, index)
 
     def open(self, index: int) -> BinaryIO:
         """One sample, read now."""

@@ -10,13 +10,16 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import pyarrow
 from pyarrow import parquet
 
 from kompress_jobs.storage.artifacts import MEASUREMENTS
+
+if TYPE_CHECKING:
+    from kompress_jobs.data import Split
 
 Array = numpy.ndarray[Any, Any]
 OWN, SOURCE, BASELINE = "test", "source", "baseline"
@@ -56,9 +59,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def named(self, split: Any, **about: Any) -> "Predictions":
+    def named(self, split: "Split", **about: Any) -> "Predictions":
         """With the names that the split has for its samples, if it has any, and more about them."""
-        names = getattr(split, "names", None)
+        from kompress_jobs.data import names_of  # torch, which a report does not need
+
+        names = names_of(split)
         found = [names[position] for position in self.positions.tolist()] if names else []
         return dataclasses.replace(self, names=found, about={**self.about, **about})
 

@@ -8,9 +8,9 @@ from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.fuse import Fuse, FuseMethod
 from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble, batch_norm, ensemble, registry
-from kompress_jobs.bundle import Loaded
+from kompress_jobs.bundle import Loaded, redescribed
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench, redescribed
+from kompress_jobs.engine import Bench
 from kompress_jobs.fusions import Material, Tensors
 from kompress_jobs.rehearsal import Room
 from kompress_jobs.samples import place

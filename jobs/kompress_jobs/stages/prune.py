@@ -10,9 +10,9 @@ from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune, Scope
 from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble
-from kompress_jobs.bundle import Loaded
+from kompress_jobs.bundle import Loaded, redescribed
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench, redescribed
+from kompress_jobs.engine import Bench
 from kompress_jobs.pruning import budget, search, sensitivity
 from kompress_jobs.pruning.calibration import Calibration
 from kompress_jobs.pruning.masks import Masked

@@ -13,9 +13,9 @@ from kompress_api.stages.export import Device, Target
 from kompress_api.stages.quantize import Quantize, QuantizeMode
 from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble, qat, registry
-from kompress_jobs.bundle import Loaded
+from kompress_jobs.bundle import Loaded, redescribed
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench, Measured, redescribed
+from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.exporters import onnx as exporter
 from kompress_jobs.measure import latency
 from kompress_jobs.measure.on_engine import arrays, real_inputs, score

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from kompress_jobs import engine
+from kompress_jobs import bundle, engine
 from kompress_jobs.context import StageContext, StageOutput
 
 MakeContext = Callable[..., StageContext]
@@ -18,5 +18,5 @@ def test_what_the_stage_before_has_measured_is_not_measured_again(make_context: 
     bench = engine.Bench(make_context(spec, inputs={"model": first.folder}, told=told, scratch="second"))
     found = bench.take("model")
     assert bench.before("model", found).values["accuracy"] == 0.123
-    relabelled = engine.redescribed(found, labels=found.description.labels[::-1])
+    relabelled = bundle.redescribed(found, labels=found.description.labels[::-1])
     assert bench.before("model", relabelled).values["accuracy"] != 0.123

@@ -213,7 +213,7 @@ def test_a_transformer_of_any_library_can_be_shortened(make_context: MakeContext
 def test_a_recipe_of_quantization_stays_with_the_teacher(make_context: MakeContext) -> None:
     """Its ranges are those of a graph that the shortened model does not have."""
     bench = engine.Bench(make_context({"fineTune": {"epochs": 1}}, model={"source": "python://tiny_models:residual"}))
-    teacher = engine.redescribed(bench.take("model"), quantization={"quantizer": "onnx_runtime", "ranges": {"x": [0, 1]}})
+    teacher = bundle.redescribed(bench.take("model"), quantization={"quantizer": "onnx_runtime", "ranges": {"x": [0, 1]}})
     assert distill.shortened(teacher, [0], field="keepLayers").description.quantization is None
 
 
