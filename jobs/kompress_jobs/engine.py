@@ -4,10 +4,11 @@ A stage opens a `Bench`, takes models from it, changes one, and closes with `fin
 called by every rank.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +30,9 @@ from kompress_jobs.training.evaluate import evaluate
 from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.loop import Objective, Plan, train
 from kompress_jobs.training.state import State
+
+Spec = TypeVar("Spec")
+Done = TypeVar("Done")
 
 NAMES_TOLD = 4
 KNOWS = 0.1
@@ -124,6 +128,18 @@ class Bench:
         """Collective: raise Interrupted when any rank was asked to stop. A place where there is nothing to checkpoint."""
         if self.gang.gather(torch.tensor([self.context.stop.requested])).any():
             raise Interrupted("stopped from outside between two trainings", hint="start the job again: finished work is reused")
+
+    def alone(self, work: Callable[[], Done]) -> Done | None:
+        """Collective: what rank 0 does while the others wait, and there alone what came of it. When it was stopped, all are."""
+        done, stopped = None, None
+        if self.gang.rank == 0:
+            try:
+                done = work()
+            except Interrupted as error:
+                stopped = error.message, error.hint
+        if stopped := self.gang.broadcast(stopped):
+            raise Interrupted(stopped[0], hint=stopped[1])
+        return done
 
     def before(self, role: str, found: Loaded) -> Measured:
         """Collective: figures of an input as `take` gave it. What the stage that made it has measured, on the same test split, is not
@@ -223,6 +239,14 @@ class Bench:
         else:
             return
         raise AccuracyCollapsed(told, hint="change learningRate, lower pruningRatio, or train longer", field=self.field())
+
+
+def open_bench(context: StageContext, kind: type[Spec]) -> tuple[Bench, Spec]:
+    """The bench of a stage, and what the manifest says of it."""
+    assert context.input.stage is not None
+    spec = context.input.stage.spec
+    assert isinstance(spec, kind)
+    return Bench(context), spec
 
 
 def flat(tree: dict[str, Any], prefix: str = "", leave: tuple[str, ...] = ()) -> dict[str, Any]:

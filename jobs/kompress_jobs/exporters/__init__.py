@@ -2,11 +2,12 @@
 
 - `SUFFIX`, of its file; what lies beside it under the same stem belongs to it,
 - `lower(model, preprocessing, path, batch, metadata)`, which writes it,
-- `rehearse(model, preprocessing, batch, field)`, which refuses by field path what can't be written, without writing,
 - `open_engine(path, threads) -> Engine`, which reads it without importing what wrote it,
 
 and where it has them
 
+- `rehearse(model, preprocessing, batch, field)`, which refuses by field path what can't be written, without writing; without it a model
+  can be written whose graph torch.export captures (`capture.require`),
 - `QUANTIZER`, the module of `quantizers/` whose recipes `lower` takes as `recipe`, and `MODES`, those that its engine has kernels for,
 - `OPSETS`, what `lower` takes as `opset`,
 - `DEPRECATED`, what to say to who still wants it.

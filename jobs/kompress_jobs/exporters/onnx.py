@@ -64,13 +64,6 @@ def lower(
     plain.unlink()
 
 
-def rehearse(model: "nn.Module", preprocessing: "Preprocessing", *, batch: int | None, field: str) -> None:
-    """Capture the graph as `lower` does; raises MethodRefused with the exporter's words when it can't be captured."""
-    from kompress_jobs import capture
-
-    capture.require(model, preprocessing, batch, form="ONNX", field=field)
-
-
 def open_engine(path: Path, threads: int) -> Engine:
     """ONNX Runtime on the CPU."""
     import onnxruntime

@@ -46,13 +46,6 @@ def lower(
         openvino.save_model(converted, str(path), compress_to_fp16=False)
 
 
-def rehearse(model: "nn.Module", preprocessing: "Preprocessing", *, batch: int | None, field: str) -> None:
-    """Capture the graph as `lower` does; raises MethodRefused with the exporter's words when it can't be captured."""
-    from kompress_jobs import capture
-
-    capture.require(model, preprocessing, batch, form="OpenVINO", field=field)
-
-
 def open_engine(path: Path, threads: int) -> Engine:
     """OpenVINO's CPU plugin. It computes in float32: else it would take bfloat16 on its own where the processor has it."""
     settings = {

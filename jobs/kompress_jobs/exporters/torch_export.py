@@ -38,13 +38,6 @@ def lower(model: "nn.Module", preprocessing: "Preprocessing", path: Path, *, bat
     torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata, sort_keys=True)})
 
 
-def rehearse(model: "nn.Module", preprocessing: "Preprocessing", *, batch: int | None, field: str) -> None:
-    """Capture the graph as `lower` does; raises MethodRefused with the exporter's words when it can't be captured."""
-    from kompress_jobs import capture
-
-    capture.require(model, preprocessing, batch, form="TorchExport", field=field)
-
-
 def open_engine(path: Path, threads: int) -> Engine:
     """PyTorch on the CPU."""
     import torch

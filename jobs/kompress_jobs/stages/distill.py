@@ -20,7 +20,7 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble, registry
 from kompress_jobs.bundle import Loaded, redescribed
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench
+from kompress_jobs.engine import Bench, open_bench
 from kompress_jobs.granularities import layer
 from kompress_jobs.rehearsal import Room
 from kompress_jobs.samples import Inputs, place
@@ -34,10 +34,7 @@ from kompress_jobs.training.teacher_cache import Answers
 
 def run(context: StageContext) -> StageOutput:
     """Train the student and write its bundle; `before` are the first teacher's figures."""
-    assert context.input.stage is not None
-    spec = context.input.stage.spec
-    assert isinstance(spec, Distill)
-    bench = Bench(context)
+    bench, spec = open_bench(context, Distill)
     refuse(spec, field=bench.field())
     teachers = [bench.take(f"teacher{index}", "Keep") for index in range(len(spec.teachers))]
     student = take_student(bench, spec, teachers[0])

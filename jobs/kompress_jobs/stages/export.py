@@ -13,10 +13,10 @@ from kompress_api.errors import Interrupted, MethodRefused
 from kompress_api.goals import BASELINE_PREFIX, SOURCE_PREFIX, figure_name
 from kompress_api.stages.export import Device, Export, Format
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, bundle, registry, reload
+from kompress_jobs import assemble, bundle, capture, registry, reload
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench, Measured
+from kompress_jobs.engine import Bench, Measured, open_bench
 from kompress_jobs.exporters import Engine
 from kompress_jobs.half import halved
 from kompress_jobs.measure import latency, parity, predictions
@@ -43,10 +43,7 @@ class Lowered:
 
 def run(context: StageContext) -> StageOutput:
     """Write `export.json` and one file a format."""
-    assert context.input.stage is not None
-    spec = context.input.stage.spec
-    assert isinstance(spec, Export)
-    bench = Bench(context)
+    bench, spec = open_bench(context, Export)
     exporters = {form.type: registry.load("exporters", form.type, field=bench.field("formats")) for form in spec.formats}
     refuse(spec, exporters, field=bench.field())
     models = {role: bench.take(role, "Keep") for role in ("model", "baseline")}
@@ -55,15 +52,7 @@ def run(context: StageContext) -> StageOutput:
         if words := getattr(exporter, "DEPRECATED", ""):
             context.events.warning(words)
     measured = {role: bench.before(role, found) for role, found in models.items()}
-    output, stopped = StageOutput(), False
-    if bench.gang.rank == 0:
-        try:
-            output = export(bench, spec, exporters, models, measured)
-        except Interrupted:
-            stopped = True
-    if bench.gang.broadcast(stopped):
-        raise stopped_from_outside()
-    return output
+    return bench.alone(lambda: export(bench, spec, exporters, models, measured)) or StageOutput()
 
 
 def stopped_from_outside() -> Interrupted:
@@ -300,9 +289,13 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     }
     refuse(spec, exporters, field=field)
     refuse_recipe(spec, exporters, found, field=field)
-    model = found.model.eval()
+    model, preprocessing, captured = found.model.eval(), found.description.preprocessing, set[Any]()
     for index, form in enumerate(spec.formats):
-        preprocessing, half = found.description.preprocessing, form.precision == "FP16"
-        where = f"{field}.formats[{index}].{'precision' if half else 'type'}"
-        exporters[form.type].rehearse(halved(model) if half else model, preprocessing, batch=step_of(form, spec), field=where)
+        exporter, half, batch = exporters[form.type], form.precision == "FP16", step_of(form, spec)
+        where, given = f"{field}.formats[{index}].{'precision' if half else 'type'}", halved(model) if half else model
+        if hasattr(exporter, "rehearse"):
+            exporter.rehearse(given, preprocessing, batch=batch, field=where)
+        elif (half, batch) not in captured:
+            capture.require(given, preprocessing, batch, form=form.type.value, field=where)
+            captured.add((half, batch))
     return found

@@ -9,7 +9,7 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble, registry, structure
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench
+from kompress_jobs.engine import open_bench
 from kompress_jobs.rehearsal import Room
 from kompress_jobs.samples import place
 from kompress_jobs.strategies import Phase, Subject
@@ -22,10 +22,7 @@ from kompress_jobs.training.state import build_state
 
 def run(context: StageContext) -> StageOutput:
     """Train the input model, one phase after the other, and write a bundle."""
-    assert context.input.stage is not None
-    spec = context.input.stage.spec
-    assert isinstance(spec, FineTune)
-    bench = Bench(context)
+    bench, spec = open_bench(context, FineTune)
     refuse(spec, field=bench.field())
     found = bench.take("model", spec.head)
     before = bench.before("model", found)

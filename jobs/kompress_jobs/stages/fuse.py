@@ -10,7 +10,7 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble, batch_norm, ensemble, registry
 from kompress_jobs.bundle import Loaded, redescribed
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench
+from kompress_jobs.engine import Bench, open_bench
 from kompress_jobs.fusions import Material, Tensors
 from kompress_jobs.rehearsal import Room
 from kompress_jobs.samples import place
@@ -21,10 +21,7 @@ from kompress_jobs.training.state import build_state, copy_of
 
 def run(context: StageContext) -> StageOutput:
     """Fuse, train where that is asked for, and write a bundle; `before` are the first model's figures."""
-    assert context.input.stage is not None
-    spec = context.input.stage.spec
-    assert isinstance(spec, Fuse)
-    bench = Bench(context)
+    bench, spec = open_bench(context, Fuse)
     refuse(spec, field=bench.field())
     models = [bench.take(f"model{index}", "Keep") for index in range(len(spec.models))]
     base = bench.take("base", "Keep") if spec.base is not None else None

@@ -12,7 +12,7 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import assemble
 from kompress_jobs.bundle import Loaded, redescribed
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench
+from kompress_jobs.engine import Bench, open_bench
 from kompress_jobs.pruning import budget, search, sensitivity
 from kompress_jobs.pruning.calibration import Calibration
 from kompress_jobs.pruning.masks import Masked
@@ -29,10 +29,7 @@ PATTERN_RATIO = 0.5
 
 def run(context: StageContext) -> StageOutput:
     """Prune in steps with recovery in between, and write a bundle."""
-    assert context.input.stage is not None
-    spec = context.input.stage.spec
-    assert isinstance(spec, Prune)
-    bench = Bench(context)
+    bench, spec = open_bench(context, Prune)
     refuse(spec, field=bench.field())
     methods = Methods.of(spec, field=bench.field())
     found = bench.take("model", "Keep")

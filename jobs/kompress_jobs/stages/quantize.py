@@ -12,10 +12,10 @@ from kompress_api.errors import Interrupted, MethodRefused
 from kompress_api.stages.export import Device, Target
 from kompress_api.stages.quantize import Quantize, QuantizeMode
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, qat, registry
+from kompress_jobs import assemble, capture, qat, registry
 from kompress_jobs.bundle import Loaded, redescribed
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench, Measured
+from kompress_jobs.engine import Bench, Measured, open_bench
 from kompress_jobs.exporters import onnx as exporter
 from kompress_jobs.measure import latency
 from kompress_jobs.measure.on_engine import arrays, real_inputs, score
@@ -36,24 +36,14 @@ ITERATIONS, WARMUP = 100, 10
 
 def run(context: StageContext) -> StageOutput:
     """Train with rounding where that is asked for, find the ranges, quantize, and measure beside the float graph."""
-    assert context.input.stage is not None
-    spec = context.input.stage.spec
-    assert isinstance(spec, Quantize)
-    bench = Bench(context)
+    bench, spec = open_bench(context, Quantize)
     refuse(spec, samples=len(bench.data.train), field=bench.field())
     found = bench.take("model", "Keep")
     before = bench.before("model", found)
     if spec.training is not None:
         train(bench, spec, found)
     floats = bench.measure(found) if spec.training is not None else before
-    recipe, scored, details, stopped = None, Measured({}, {}), {}, False
-    if bench.gang.rank == 0:
-        try:
-            recipe, scored, details = quantize(bench, spec, found)
-        except Interrupted:
-            stopped = True
-    if bench.gang.broadcast(stopped):
-        raise Interrupted("stopped from outside before the model was quantized", hint="start the job again: it goes on from its checkpoint")
+    recipe, scored, details = bench.alone(lambda: quantize(bench, spec, found)) or ({}, Measured({}, {}), {})
     recipe, values, told, details = bench.gang.broadcast((recipe, scored.values, scored.details, details))
     after = Measured(floats.values | values, floats.details | told, scored.predictions)
     return bench.finish(redescribed(found, quantization=recipe), before, details, after=after)
@@ -151,7 +141,7 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
     assert isinstance(spec, Quantize)
     refuse(spec, samples=None, field=field)
     found = assemble.with_labels(inputs["model"], room.data, "Keep", field=field)
-    exporter.rehearse(found.model.eval(), found.description.preprocessing, batch=None, field=field)
+    capture.require(found.model.eval(), found.description.preprocessing, None, form="ONNX", field=field)
     if spec.training is not None:
         found.model.requires_grad_(True)
         names = qat.prepare(found.model, spec.ignore, per_channel=spec.per_channel)

@@ -12,7 +12,7 @@ import torch
 
 from kompress_api.errors import MethodRefused, ParityFailed
 from kompress_api.stages.export import Verify
-from kompress_jobs import bundle, engine, reload
+from kompress_jobs import bundle, capture, engine, reload
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.exporters import onnx
 from kompress_jobs.measure import latency, parity
@@ -85,7 +85,7 @@ def test_a_graph_that_can_not_be_captured_is_refused_by_field() -> None:
 
     with pytest.raises(MethodRefused, match="captured") as caught:
         images = image.Preprocessing(image_size=8, channels=1, mean=[0.5], std=[0.5])
-        onnx.rehearse(Branching(), images, batch=None, field="spec.stages[0].export.formats[0].type")
+        capture.require(Branching(), images, None, form="ONNX", field="spec.stages[0].export.formats[0].type")
     assert caught.value.field == "spec.stages[0].export.formats[0].type"
 
 
