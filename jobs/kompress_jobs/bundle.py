@@ -19,7 +19,7 @@ from torch import nn
 
 from kompress_api.base import Model
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, UnsafeFile
-from kompress_jobs import models, structure
+from kompress_jobs import history, models
 from kompress_jobs.preprocessing import AnyPreprocessing
 
 DESCRIPTION = "bundle.json"
@@ -67,7 +67,7 @@ class Description(Model):
     inputs: list[Input] = []
     """What the model is called with, filled in when it is written."""
     history: list[dict[str, Any]] = []
-    """Structural changes in order; each is {"change": name, ...}, see `structure`."""
+    """Structural changes in order; each is {"change": name, ...}, see `history`."""
     quantization: dict[str, Any] | None = None
     """Recipe that export lowers with."""
     metrics: dict[str, float] = {}
@@ -143,7 +143,7 @@ def rebuild(description: Description) -> nn.Module:
     model = models.construct(
         architecture.source, architecture.arguments, architecture.num_classes, description.task, field="bundle.json: architecture"
     )
-    return structure.replay(model, description.history, description.preprocessing.sample())
+    return history.replay(model, description.history, description.preprocessing.sample())
 
 
 def read(folder: Path) -> Loaded:

@@ -28,7 +28,8 @@ from kompress_jobs.training import objective
 from kompress_jobs.training.checkpoint import Checkpoints
 from kompress_jobs.training.evaluate import evaluate
 from kompress_jobs.training.gang import Gang
-from kompress_jobs.training.loop import Objective, Plan, train
+from kompress_jobs.training.loop import train
+from kompress_jobs.training.plan import Objective, Plan
 from kompress_jobs.training.state import State
 
 Spec = TypeVar("Spec")

@@ -16,7 +16,8 @@ from kompress_api.places import Dataset, ModelSource, WeightSource
 from kompress_jobs import registry
 from kompress_jobs.code_version import factories_of, package_sources
 from kompress_jobs.storage import artifacts
-from kompress_jobs.storage.store import PATIENCE, ObjectInfo, Store, listing
+from kompress_jobs.storage.objects import PATIENCE, ObjectInfo
+from kompress_jobs.storage.store import Store, listing
 
 CONTENT_LIMIT = 2 << 30
 """Bytes in all up to which files on file:// are read; above that their times must do."""

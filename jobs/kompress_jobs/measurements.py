@@ -19,7 +19,7 @@ from kompress_jobs.measure import predictions
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import Commit
-from kompress_jobs.storage.store import PATIENCE, join
+from kompress_jobs.storage.objects import PATIENCE, join
 
 
 def field_of(index: int) -> str:

@@ -31,7 +31,8 @@ from kompress_jobs.data import Data
 from kompress_jobs.measure import size
 from kompress_jobs.memory import NOTHING, Costs, Span
 from kompress_jobs.training.batches import Batch
-from kompress_jobs.training.loop import Objective, set_training
+from kompress_jobs.training.loop import set_training
+from kompress_jobs.training.plan import Objective
 from kompress_jobs.training.recompute import recomputed
 from kompress_jobs.training.refusals import refuse_for_task
 

@@ -1,8 +1,4 @@
-"""Structural changes of a model as data: what was done after its factory made it, so that it can be done again.
-
-A change is a JSON object with the key `change`: `head` (here), `fold_batch_norm` (`batch_norm.py`), or `prune` with its `granularity`
-(`granularities/<name>.py`), each with a function `replay`. Changes are replayed in order, before the weights are loaded.
-"""
+"""The layers of a model: which is its head, what runs when, and how one is put in the place of another."""
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -12,25 +8,9 @@ import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
-from kompress_jobs import registry
 from kompress_jobs.samples import Inputs
 
 Change = dict[str, Any]
-
-
-def replay(model: nn.Module, history: Sequence[Change], sample: Inputs) -> nn.Module:
-    """Do every change again, in place where possible; `sample` are inputs for tracing."""
-    for index, change in enumerate(history):
-        if change["change"] == "head":
-            model = with_head(model, change["module"], change["outputs"])
-        elif change["change"] == "fold_batch_norm":
-            from kompress_jobs import batch_norm
-
-            model = batch_norm.replay(model, change, sample)
-        else:
-            granularity = registry.load("granularities", change["granularity"], field=f"bundle.json: history[{index}]")
-            model = granularity.replay(model, change, sample)
-    return model
 
 
 def head_of(model: nn.Module, sample: Inputs) -> str:

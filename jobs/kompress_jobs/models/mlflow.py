@@ -18,7 +18,7 @@ from kompress_api.errors import ArtifactMissing, InvalidManifest, KompressError,
 from kompress_api.places import ModelSource, WeightSource
 from kompress_jobs.bundle import DESCRIPTION, PICKLES
 from kompress_jobs.model_place import once
-from kompress_jobs.storage.store import PATIENCE
+from kompress_jobs.storage.objects import PATIENCE
 
 EXPORT = "export.json"
 CHILD = "kompress_jobs.tracking.registered"

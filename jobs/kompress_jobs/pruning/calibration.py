@@ -10,7 +10,7 @@ from kompress_jobs.importances import Evidence
 from kompress_jobs.samples import pick
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.gang import Gang
-from kompress_jobs.training.loop import Objective
+from kompress_jobs.training.plan import Objective
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ class Lesson:
             tap.close()
 
     def objective(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """See `loop.Objective`."""
+        """See `plan.Objective`."""
         device = batch.targets.device
         outputs = model(*place(self.student.description.preprocessing(batch.samples), device))
         scores, imitated = self.task.logits(outputs), torch.zeros((), device=device)

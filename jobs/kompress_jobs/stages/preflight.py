@@ -24,7 +24,8 @@ from kompress_jobs.measurements import fingerprints
 from kompress_jobs.plan import Plan, PlannedData, PlannedStage, plan_key
 from kompress_jobs.rehearsal import Forecast, Sizes
 from kompress_jobs.storage import artifacts
-from kompress_jobs.storage.store import PREFLIGHT_PATIENCE, Store, open_store, prove_conditional
+from kompress_jobs.storage.objects import PREFLIGHT_PATIENCE
+from kompress_jobs.storage.store import Store, open_store, prove_conditional
 from kompress_jobs.tracking.events import Events
 
 FIRST_SAMPLES = 64

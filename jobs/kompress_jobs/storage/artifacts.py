@@ -26,7 +26,8 @@ from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, StorageUnavail
 from kompress_api.places import Access
 from kompress_jobs.storage import files
 from kompress_jobs.storage.files import StoredFile
-from kompress_jobs.storage.store import PATIENCE, Store, join, open_store, uri_of
+from kompress_jobs.storage.objects import PATIENCE, join
+from kompress_jobs.storage.store import Store, open_store, uri_of
 
 log = logging.getLogger(__name__)
 

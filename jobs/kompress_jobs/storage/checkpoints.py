@@ -26,7 +26,8 @@ from kompress_api.canonical import canonical_json
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing
 from kompress_jobs.storage import files
 from kompress_jobs.storage.files import StoredFile
-from kompress_jobs.storage.store import Store, join, relative_files
+from kompress_jobs.storage.objects import join, relative_files
+from kompress_jobs.storage.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -17,22 +17,14 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from kompress_api.errors import (
-    ArtifactMissing,
-    CredentialsRefused,
     InvalidManifest,
-    KompressError,
     NoConditionalWrites,
-    SpecCannotWork,
-    StorageFailure,
 )
-from kompress_jobs.storage.store import CHUNK, ObjectInfo, relative_files, safe_path
+from kompress_jobs.storage.objects import CHUNK, ObjectInfo, relative_files, safe_path
+from kompress_jobs.storage.os_errors import map_os_error
 
 HIDDEN = ".kompress-"
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_NO_FILE = frozenset({errno.ENOENT})
-_NO_PATH = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 
 
 class FileStore:
@@ -220,20 +212,6 @@ class FileStore:
             yield
         except OSError as error:
             raise map_os_error(error, f"{operation} {self.root / key}") from error
-
-
-def map_os_error(error: OSError, doing: str) -> KompressError:
-    """The kompress error of an operating system's error while `doing` something to a file."""
-    text = f"can't {doing}: {error.strerror or error}"
-    if error.errno in _FULL:
-        return StorageFailure(text, hint="free space on this file system, or raise the quota")
-    if error.errno in _REFUSED:
-        return CredentialsRefused(text, hint="let the user that runs the stage write there")
-    if error.errno in _NO_FILE:
-        return ArtifactMissing(text, hint="check the path")
-    if error.errno in _NO_PATH:
-        return SpecCannotWork(text, hint="choose a path of folders below which nothing else lies")
-    return StorageFailure(text, hint="check the disk or the file server")
 
 
 def _etag(status: os.stat_result) -> str:

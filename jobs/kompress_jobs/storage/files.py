@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from kompress_api.base import Model
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing
-from kompress_jobs.storage.file import map_os_error
-from kompress_jobs.storage.store import Store, join, relative_files, safe_path
+from kompress_jobs.storage.objects import join, relative_files, safe_path
+from kompress_jobs.storage.os_errors import map_os_error
+from kompress_jobs.storage.store import Store
 
 Entry = TypeVar("Entry")
 Result = TypeVar("Result")

@@ -19,9 +19,9 @@ from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 
 from kompress_api.errors import ArtifactCorrupt, CredentialsRefused, InvalidManifest, KompressError
+from kompress_jobs.storage.objects import CHUNK, PATIENCE, ObjectInfo, join, relative_files, safe_path
 from kompress_jobs.storage.s3_client import CONCURRENCY, Backoff, build_client
 from kompress_jobs.storage.s3_errors import NO_BODY, TRANSPORT, map_error
-from kompress_jobs.storage.store import CHUNK, PATIENCE, ObjectInfo, join, relative_files, safe_path
 
 log = logging.getLogger(__name__)
 

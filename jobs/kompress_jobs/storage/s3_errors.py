@@ -23,7 +23,7 @@ from kompress_api.errors import (
     StorageFailure,
     StorageUnavailable,
 )
-from kompress_jobs.storage.file import map_os_error
+from kompress_jobs.storage.os_errors import map_os_error
 
 TRANSPORT: tuple[type[BaseException], ...] = (
     bce.HTTPClientError,

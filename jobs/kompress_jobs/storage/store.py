@@ -8,35 +8,14 @@ Every method raises errors of `kompress_api.errors` only: BucketMissing, Credent
 for a place that can't be used at all. Each names the place, the key and the operation.
 """
 
-import dataclasses
 import secrets
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
-from kompress_api.errors import ArtifactCorrupt, InvalidManifest, NoConditionalWrites
+from kompress_api.errors import InvalidManifest, NoConditionalWrites
 from kompress_api.places import Access, Dataset, ModelSource, Output, WeightSource
-
-PATIENCE = 600.0
-"""Seconds that a stage retries a store out of reach."""
-PREFLIGHT_PATIENCE = 30.0
-"""Seconds that the preflight does."""
-CHUNK = 1 << 20
-"""Bytes that `stream` yields at most."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ObjectInfo:
-    """An object, as a listing or a head shows it."""
-
-    key: str
-    """Path below the store's URI."""
-    size: int
-    """Bytes."""
-    etag: str
-    """Changes whenever the object does; opaque, for `replace` and for fingerprints."""
-    mtime_ns: int
-    """Last change, nanoseconds since the epoch."""
+from kompress_jobs.storage.objects import PATIENCE, ObjectInfo
 
 
 class Store(Protocol):
@@ -124,30 +103,6 @@ def uri_of(place: Access) -> str:
     if isinstance(place, Dataset | ModelSource | WeightSource):
         return place.source
     raise TypeError(f"{type(place).__name__} has no URI")
-
-
-def join(*parts: str) -> str:
-    """One key out of parts, empty ones left out."""
-    return "/".join(part.strip("/") for part in parts if part.strip("/"))
-
-
-def safe_path(folder: Path, relative: str) -> Path:
-    """Where an object's file goes; raises ArtifactCorrupt for a key that points out of the folder."""
-    path = PurePosixPath(relative)
-    if not relative or path.is_absolute() or ".." in path.parts or "\\" in relative or "\0" in relative:
-        raise ArtifactCorrupt(f"{relative!r} is no path within a folder", hint="do not use this place: somebody else wrote it")
-    return folder / path
-
-
-def relative_files(folder: Path) -> list[str]:
-    """Every regular file below the folder, as sorted relative paths; raises ValueError for a link or a special file."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ValueError(f"{path} is neither a file nor a folder: links and devices can't be stored")
-        if path.is_file():
-            found.append(path.relative_to(folder).as_posix())
-    return sorted(found)
 
 
 def prove_conditional(store: Store) -> None:

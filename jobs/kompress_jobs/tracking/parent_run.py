@@ -4,7 +4,7 @@ So a plan that can't work leaves no run behind, and a server that can't be reach
 """
 
 from kompress_api.contract import StageSuccess
-from kompress_jobs.storage.store import PREFLIGHT_PATIENCE
+from kompress_jobs.storage.objects import PREFLIGHT_PATIENCE
 from kompress_jobs.tracking.job_run import JobRun
 from kompress_jobs.tracking.mlflow import Mlflow
 

@@ -25,13 +25,13 @@ from kompress_api.errors import ArtifactMissing, Interrupted, LossNotFinite
 from kompress_api.training import CheckpointPolicy
 from kompress_jobs.context import StageContext
 from kompress_jobs.training.gang import Gang
+from kompress_jobs.training.plan import Plan
 from kompress_jobs.training.sharding import local
 from kompress_jobs.training.state import State
 from kompress_jobs.training.tensor_files import TensorReader, TensorWriter, file_of
 
 if TYPE_CHECKING:
     from kompress_jobs.storage.checkpoints import Checkpoint
-    from kompress_jobs.training.loop import Plan
 
 MEMORY = "memory.json"
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # torch says it of every checkpoint of a single process
@@ -99,7 +99,7 @@ class Checkpoints:
         dcp.load(tensors, storage_reader=TensorReader(saved.folder), process_group=saving, no_dist=saving is None)
         state.take(tensors)
 
-    def boundary(self, state: State, plan: "Plan", policy: CheckpointPolicy, *, stop: bool) -> None:
+    def boundary(self, state: State, plan: Plan, policy: CheckpointPolicy, *, stop: bool) -> None:
         """At every step boundary: agree with the others (one boundary late, nobody waits), save, commit, or stop.
 
         Raises Interrupted after a checkpoint when any rank was asked to stop.
@@ -129,7 +129,7 @@ class Checkpoints:
             return True
         return time.monotonic() - self.since >= policy.every_minutes * 60
 
-    def save(self, state: State, plan: "Plan") -> None:
+    def save(self, state: State, plan: Plan) -> None:
         """Collective: copy the state (host sync) and begin to write it."""
         self.gang.settle()
         if self.pending is not None:
@@ -157,7 +157,7 @@ class Checkpoints:
         self.voted = False
         self.since = time.monotonic()
 
-    def _require_finite(self, state: State, plan: "Plan") -> None:
+    def _require_finite(self, state: State, plan: Plan) -> None:
         """Collective: losses become their mean; raises LossNotFinite, so that what is no good pushes out no checkpoint that is."""
         parameters = [local(parameter.detach()) for parameter in state.model.parameters()]
         sound = torch.stack(torch._foreach_norm(parameters)).isfinite().all()
@@ -168,7 +168,7 @@ class Checkpoints:
             raise self.not_finite(state, plan, "weights became NaN or infinite")
         state.loss.fill_(loss)
 
-    def not_finite(self, state: State, plan: "Plan", what: str) -> LossNotFinite:
+    def not_finite(self, state: State, plan: Plan, what: str) -> LossNotFinite:
         """Collective: the error, with the first step at fault and what is left."""
         steps = self.gang.gather(state.bad.view(1))
         step = int(steps[steps > 0].min()) if steps.any() else state.step

@@ -8,60 +8,31 @@ and checkpoints, not at steps.
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
 from kompress_api.training import Precision, Training
 from kompress_jobs.context import StageContext
-from kompress_jobs.data import Split
 from kompress_jobs.regularizers import add_gradients
 from kompress_jobs.training import memory
 from kompress_jobs.training.batches import Batch, batches
 from kompress_jobs.training.checkpoint import Checkpoints
 from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.mixing import build_mixing
-from kompress_jobs.training.order import Order, learning_rate, mix
+from kompress_jobs.training.order import learning_rate, mix
+from kompress_jobs.training.plan import Plan
 from kompress_jobs.training.recompute import recomputed
 from kompress_jobs.training.sharding import whole
 from kompress_jobs.training.state import SCALE, State, decayed
 
 log = logging.getLogger(__name__)
 
-Objective = Callable[[nn.Module, Batch], torch.Tensor]
-"""Mean loss of a micro-batch; the module is the one to call (wrapped, in training mode)."""
 LOG_EVERY = 50
 """Most steps between two logs."""
 PROGRESS_SECONDS = 1.0
 DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is trained on what."""
-
-    settings: Training
-    epochs: int
-    data: Split
-    seed: int
-    task: ModuleType
-    objective: Objective
-    validate: Callable[[nn.Module], dict[str, float]]
-    """Collective: figures on the validation split by name, the same on every rank."""
-    first_step: int = 0
-    """Steps of trainings before this one in the same stage."""
-    all_steps: int = 0
-    """Steps of the whole stage, for progress; 0: those of this training."""
-    stage_memory: dict[str, Any] | None = None
-    """What the stage must know to come back here, JSON; goes into checkpoints."""
-
-    @property
-    def order(self) -> Order:
-        return Order(len(self.data), self.settings.batch_size, self.epochs, self.seed)
 
 
 def train(plan: Plan, state: State, context: StageContext, gang: Gang, checkpoints: Checkpoints) -> None:

@@ -4,16 +4,14 @@ An attempt and not the same process, because the others of the gang wait in a co
 a process that has run out of memory has it in pieces. That the micro-batch was halved is noted beside the checkpoints.
 """
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import torch
 
 from kompress_api.errors import MicroBatchTooLarge, OutOfMemory
 from kompress_jobs.context import StageContext
 from kompress_jobs.training.gang import Gang
-
-if TYPE_CHECKING:
-    from kompress_jobs.training.loop import Plan
+from kompress_jobs.training.plan import Plan
 
 NOTE = "micro-batches"
 MARKS = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -27,7 +25,7 @@ def is_short(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(mark in str(error) for mark in MARKS)
 
 
-def micro_batches(plan: "Plan", context: StageContext, gang: Gang) -> int:
+def micro_batches(plan: Plan, context: StageContext, gang: Gang) -> int:
     """Collective: of a step of each rank; twice as many where an earlier attempt ran out of memory."""
     asked = plan.settings.gradient_accumulation_steps
     if context.input.attempt == 1:
@@ -39,7 +37,7 @@ def micro_batches(plan: "Plan", context: StageContext, gang: Gang) -> int:
     return 2 * asked
 
 
-def give_up(error: Exception, step: int, accumulation: int, plan: "Plan", context: StageContext, gang: Gang) -> NoReturn:
+def give_up(error: Exception, step: int, accumulation: int, plan: Plan, context: StageContext, gang: Gang) -> NoReturn:
     """Raise MicroBatchTooLarge where the next attempt should take half, else OutOfMemory."""
     samples = max(1, plan.order.batch // (gang.world_size * accumulation))
     told = f"out of memory in step {step} with micro-batches of {samples} samples"

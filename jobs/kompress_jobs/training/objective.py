@@ -9,7 +9,7 @@ from kompress_api.training import Training
 from kompress_jobs.preprocessing import Preprocessing
 from kompress_jobs.samples import place
 from kompress_jobs.training.batches import Batch
-from kompress_jobs.training.loop import Objective
+from kompress_jobs.training.plan import Objective
 
 
 def task_objective(task: ModuleType, preprocessing: Preprocessing, *, smoothing: float, weight: torch.Tensor | None) -> Objective:

@@ -12,7 +12,8 @@ import pytest
 
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, CredentialsRefused, InvalidManifest, SpecCannotWork, StorageFailure
 from kompress_api.places import Dataset, Output
-from kompress_jobs.storage.file import FileStore, map_os_error
+from kompress_jobs.storage.file import FileStore
+from kompress_jobs.storage.os_errors import map_os_error
 from kompress_jobs.storage.store import open_store, prove_conditional
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from kompress_api.errors import LabelMismatch, MethodRefused
-from kompress_jobs import batch_norm, bundle, structure
+from kompress_jobs import batch_norm, bundle
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench
+from kompress_jobs.history import replay
 
 MakeContext = Callable[..., StageContext]
 RunStage = Callable[..., StageOutput]
@@ -134,7 +135,7 @@ def test_folded_norms_give_the_same_answers_and_can_be_folded_again(name: str, t
     assert len(change["pairs"]) > 10
     assert batch_norm.norms(model) == []
     torch.testing.assert_close(model(question), before, atol=1e-3, rtol=1e-3)
-    again = structure.replay(build(), [change], images.sample())
+    again = replay(build(), [change], images.sample())
     again.load_state_dict(model.state_dict())
     assert torch.equal(again(question), model(question))
 

@@ -46,12 +46,13 @@ import torch
 from pathlib import Path
 from safetensors.torch import load_file, load_model, save_file
 from kompress_jobs import structure
+from kompress_jobs.history import replay
 from test_granularities import MODELS
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 for name, history in json.loads((folder / "histories.json").read_text()).items():
     make, sample = MODELS[name.partition("-")[2]]
-    model = structure.replay(make(10), history, sample)
+    model = replay(make(10), history, sample)
     load_model(model, str(folder / f"{name}.safetensors"), strict=True)
     with torch.no_grad():
         save_file({"outputs": model.eval()(*sample)}, folder / f"{name}.outputs")

@@ -15,6 +15,7 @@ from kompress_api.stages.prune import Prune
 from kompress_jobs import bundle, structure
 from kompress_jobs.context import StageOutput
 from kompress_jobs.granularities import channel
+from kompress_jobs.history import replay
 from kompress_jobs.importances import l1, taylor
 from kompress_jobs.measure import size
 from kompress_jobs.pruning import budget, search
@@ -60,7 +61,7 @@ def test_history_makes_the_same_model_again(name: str) -> None:
     model, sample = build(name)
     pruned = pruner(model, sample)
     cut(pruned, 0.5)
-    again = structure.replay(build(name)[0], [pruned.change()], sample)
+    again = replay(build(name)[0], [pruned.change()], sample)
     again.load_state_dict(model.state_dict(), strict=True)
     with torch.no_grad():
         assert torch.equal(again.eval()(*sample), model.eval()(*sample))
