@@ -24,7 +24,7 @@ BIN = Path(sys.executable).parent
 STAGES = ("adapt", "student", "slim", "ship")
 LOOP_EPOCHS = 5
 LONG_PAIRS = 4
-"""Of the scenario that takes eight minutes a pair."""
+"""Of the scenario that takes five minutes a pair."""
 
 
 def results() -> Iterator[Row]:
