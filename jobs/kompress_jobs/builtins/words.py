@@ -2,41 +2,27 @@
 
 The words of Speech Commands (P. Warden, 2018, https://arxiv.org/abs/1804.03209), ten digits and ten commands, spoken by the 101 voice
 variants of espeak-ng in British and American English: 99 that differ, 3,960 clips of one second. The splits share no voice: 20 % of
-the voices are test, 10 % of the rest validation. `arguments: {words: 6, voices: 20}` makes a smaller set.
-
-Speaking takes half a minute, so the clips are kept in `$XDG_CACHE_HOME/kompress/words` (default ~/.cache), one file for each version of
-espeak-ng and each set of arguments; processes that want the same one wait for the first.
+the voices are test, 10 % of the rest validation. `arguments: {words: 6, voices: 20}` makes a smaller set. The clips are kept
+(`espeak.py`).
 """
 
-import fcntl
 import hashlib
-import io
-import os
-import re
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from pydantic import Field, ValidationError
 
 from kompress_api.base import Model
-from kompress_api.canonical import digest
-from kompress_api.errors import DataUnreadable, InvalidManifest
+from kompress_api.errors import InvalidManifest
 from kompress_api.places import Dataset
-from kompress_jobs import sound
+from kompress_jobs import espeak, sound
 from kompress_jobs.data import HELD_OUT, Data, MemorySplit, Split, cut, rank_of
+from kompress_jobs.espeak import ACCENTS, PITCH, SPEED, version, voices
 from kompress_jobs.samples import Clips
 
 WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     *("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"),
 )
-ACCENTS = ("en", "en-us")
-"""British and American. espeak-ng 1.51 does not apply a variant to `en-gb`: all voices would be one."""
-SPEED, PITCH = 160, 50
-"""Words a minute; 0 to 99."""
 TEST_SHARE = 0.2
 SECONDS = 1.0
 VOICES_OF_A_REHEARSAL = 5
@@ -107,64 +93,13 @@ def arguments_of(dataset: Dataset) -> Arguments:
         ) from error
 
 
-def espeak(*arguments: str) -> bytes:
-    """What espeak-ng writes; raises DataUnreadable where it is missing or refuses."""
-    program = shutil.which("espeak-ng")
-    if program is None:
-        raise DataUnreadable(
-            "builtin://words is spoken by espeak-ng, which this machine lacks",
-            hint="install it (Debian: `apt-get install espeak-ng`), in a cluster in the image of the pods",
-            field="spec.dataset.source",
-        )
-    done = subprocess.run([program, *arguments], capture_output=True, check=False)
-    if done.returncode:
-        raise DataUnreadable(
-            f"espeak-ng {' '.join(arguments)} failed: {done.stderr.decode(errors='replace').strip()}",
-            hint="check its installation: the voices lie in the package espeak-ng-data",
-            field="spec.dataset.source",
-        )
-    return done.stdout
-
-
-def version() -> str:
-    """Of the program; the voices come with it."""
-    return espeak("--version").decode().partition("Data at")[0].strip()
-
-
-def voices() -> list[str]:
-    """Names of the voice variants."""
-    listed = espeak("--voices=variant").decode()
-    return [found.group(1) for line in listed.splitlines() if (found := re.search(r"!v/(\S+(?: \S+)*)", line))]
-
-
 def kept(words: tuple[str, ...], chosen: list[str], samples: int) -> Clips:
     """The clips of all words, by word, voice and accent, out of the cache or spoken now."""
-    from safetensors.torch import load_file, save_file
-
-    asked = digest([version(), SPEED, PITCH, ACCENTS, words, chosen, samples]).removeprefix("sha256:")[:32]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kompress" / "words"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{asked}.safetensors"
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not file.exists():
-            clips = spoken(words, chosen, samples)
-            unfinished = file.with_suffix(".part")
-            save_file(clips._asdict(), unfinished)
-            unfinished.rename(file)
-    return Clips(**load_file(file))
+    asked = [version(), SPEED, PITCH, ACCENTS, words, chosen, samples]
+    return espeak.kept("words", asked, lambda: spoken(words, chosen, samples))
 
 
 def spoken(words: tuple[str, ...], chosen: list[str], samples: int) -> Clips:
-    """Let them be spoken, as many at once as there are cores."""
+    """Let them be spoken."""
     lines = [(word, f"{accent}+{voice}") for word in words for voice in chosen for accent in ACCENTS]
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="espeak") as pool:
-        return sound.gather(list(pool.map(lambda line: say(*line, samples), lines)), samples)
-
-
-def say(word: str, voice: str, samples: int) -> torch.Tensor:
-    """One clip. Raises DataUnreadable when nothing is heard."""
-    wave = sound.decode(io.BytesIO(espeak("-v", voice, "-s", str(SPEED), "-p", str(PITCH), "--stdout", word)), samples)
-    if wave is None:
-        raise DataUnreadable(f"espeak-ng gave no sound for {word!r} in voice {voice}", hint="report it", field="spec.dataset.source")
-    return wave
+    return espeak.spoken(lines, samples)
