@@ -16,7 +16,14 @@ from kompress_api.stages.export import BatchSize, Export, FormatType
 from kompress_api.training import Metric
 
 HIGHER_IS_BETTER = frozenset({"accuracy", "recall", "f1", "f1Micro", "meanAveragePrecision", "top5", "throughputPerSecond"})
-LOWER_IS_BETTER = frozenset({"loss", "wer", "parameters", "macs", "modelSizeBytes", "latencyP50Ms", "latencyP99Ms", "peakMemoryBytes"})
+RATES_OF_ERRORS = frozenset({"wordErrorRate", "characterErrorRate"})
+"""Shares of what should have been said; of speech-recognition."""
+QUALITY = RATES_OF_ERRORS | {"accuracy", "recall", "f1", "f1Micro", "meanAveragePrecision", "top5", "loss"}
+"""Figures of what a model answers."""
+LOWER_IS_BETTER = RATES_OF_ERRORS | {
+    *("loss", "parameters", "macs", "modelSizeBytes"),
+    *("latencyP50Ms", "latencyP99Ms", "peakMemoryBytes"),
+}
 METRICS = HIGHER_IS_BETTER | LOWER_IS_BETTER
 TARGET_METRICS = frozenset({"latencyP50Ms", "latencyP99Ms", "throughputPerSecond", "peakMemoryBytes"})
 BASELINE_PREFIX = "baseline."
@@ -29,7 +36,8 @@ GoalMetric = Literal[
     "f1Micro",
     "meanAveragePrecision",
     "top5",
-    "wer",
+    "wordErrorRate",
+    "characterErrorRate",
     "loss",
     "parameters",
     "macs",
@@ -39,6 +47,16 @@ GoalMetric = Literal[
     "throughputPerSecond",
     "peakMemoryBytes",
 ]
+
+
+def judged_by(task: str) -> str:
+    """The figure that says how good a model of a task is: what tables, searches and soups look at."""
+    return "wordErrorRate" if task == "speech-recognition" else "accuracy"
+
+
+def measured_by(task: str) -> frozenset[str]:
+    """Figures of a task's models, beside those of their size and speed."""
+    return RATES_OF_ERRORS | {"loss"} if task == "speech-recognition" else QUALITY - RATES_OF_ERRORS
 
 
 def figure_name(metric: str, format_type: str, target: str, batch_size: int) -> str:

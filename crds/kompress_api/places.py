@@ -126,15 +126,16 @@ class Dataset(Access):
     """Labelled samples."""
 
     source: Uri
-    """builtin://digits or words · s3://bucket/prefix · file:///path · python://package.module:factory. Sets of the hub of Hugging Face
-    are read from where you put them (`hf download --repo-type dataset`): format parquet, or arrow after `save_to_disk`."""
+    """builtin://digits, words or phrases · s3://bucket/prefix · file:///path · python://package.module:factory. Sets of the hub of Hugging
+    Face are read from where you put them (`hf download --repo-type dataset`): format parquet, or arrow after `save_to_disk`."""
     format: DataFormat | None = None
     """imagefolder, audiofolder: <split>/<label>/<file>; parquet, csv, json, arrow (as `datasets` saves a set): tables; not needed for
     builtin:// and python://."""
     input_column: ShortText | None = None
     """Column that holds the sample, for table formats: a text, the bytes of an image or sound, or the path of one."""
     label_column: ShortText | None = None
-    """Column that holds the label, for table formats; with multiLabel a list of them, in csv separated by | or as a JSON list."""
+    """Column that holds the label, for table formats; with multiLabel a list of them, in csv separated by | or as a JSON list; of
+    speech-recognition what is said."""
     splits: Splits = Splits()
     """Names of the splits."""
     image_size: Annotated[int, Field(ge=8, le=2048)] | None = None

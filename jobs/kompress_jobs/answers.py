@@ -40,7 +40,7 @@ def committed(commit: Commit, folder: Path, task: ModuleType, device: torch.devi
         described = Description.model_validate({name: value for name, value in written.items() if name in known})
         described = described.model_copy(update={"preprocessing": described.preprocessing.load(folder)})
         opened = registry.load("exporters", first["exporter"], field="export.json: exporter").open_engine(folder / first["file"], threads=1)
-        return in_engine(opened, described, first["batch"])
+        return in_engine(opened, described, first["batch"], task)
     loaded = bundle.read(folder)
     recipe = loaded.description.quantization
     if recipe is None:
@@ -48,7 +48,7 @@ def committed(commit: Commit, folder: Path, task: ModuleType, device: torch.devi
     plain, target = folder / "float.onnx", folder / "quantized.onnx"
     exporter.lower(loaded.model, loaded.description.preprocessing, plain, batch=None, opset=None, metadata={})
     registry.load("quantizers", recipe["quantizer"], field="bundle.json: quantization.quantizer").apply(plain, target, recipe)
-    return in_engine(exporter.open_engine(target, 1), loaded.description, None)
+    return in_engine(exporter.open_engine(target, 1), loaded.description, None, task)
 
 
 def in_torch(loaded: Loaded, task: ModuleType, device: torch.device) -> Answering:
@@ -58,6 +58,6 @@ def in_torch(loaded: Loaded, task: ModuleType, device: torch.device) -> Answerin
     return Answering(described.labels, lambda split: predict(loaded.model, split, task, described.preprocessing, alone))
 
 
-def in_engine(engine: Engine, described: Description, step: int | None) -> Answering:
+def in_engine(engine: Engine, described: Description, step: int | None, task: ModuleType) -> Answering:
     """`step` is the only batch size that the file takes."""
-    return Answering(described.labels, lambda split: scores_of(engine, described.preprocessing, split, step))
+    return Answering(described.labels, lambda split: scores_of(engine, described.preprocessing, split, step, task))

@@ -42,6 +42,9 @@ def load_source(
             found = with_labels(bundle.read(library.fetch(source, scratch, role, field=field)), data, head, field=field)
         else:
             found = from_library(source, scheme, name, data, task, field=field)
+    module = registry.load("tasks", task, field="spec.task")
+    if hasattr(module, "require_fit"):
+        module.require_fit(found.model, found.description.preprocessing, data, field=f"{field}.source")
     return with_weights(found, source, scratch, role, field=field)
 
 
@@ -92,7 +95,12 @@ def from_library(source: ModelSource, scheme: str, name: str, data: Data, task: 
         preprocessing = registry.load("tasks", task, field="spec.task").preprocessing_for(model, data, pretrained, field=field)
     architecture = Architecture(source=source.source, arguments=arguments, num_classes=classes)
     description = Description(
-        task=task, architecture=architecture, labels=data.labels, multi_label=data.multi_label, preprocessing=preprocessing
+        task=task,
+        architecture=architecture,
+        labels=data.labels,
+        multi_label=data.multi_label,
+        ctc=data.transcribed,
+        preprocessing=preprocessing,
     )
     found = with_outputs(Loaded(model, description), classes)
     return dataclasses.replace(found, fresh=tuple(sorted({*fresh, *found.fresh})) if source.pretrained else ())
@@ -131,7 +139,7 @@ def with_outputs(found: Loaded, classes: int) -> Loaded:
     with torch.no_grad():
         outputs = found.model.eval()(*found.description.preprocessing.sample())
     scores = outputs[0] if isinstance(outputs, tuple) else outputs
-    return found if scores.ndim == 2 and scores.shape[1] == classes else replace_head(found, found.description.labels)
+    return found if scores.ndim in (2, 3) and scores.shape[-1] == classes else replace_head(found, found.description.labels)
 
 
 def replace_head(found: Loaded, labels: list[str]) -> Loaded:

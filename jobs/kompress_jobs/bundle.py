@@ -62,6 +62,9 @@ class Description(Model):
     """Class names, in the order of the outputs."""
     multi_label: bool = False
     """Each score is a yes (above 0) or no of its own; else the largest score names the one label."""
+    ctc: bool = False
+    """Scores are those of frames, and labels are characters: the best of each frame, repeats once, label 0 left out, spell what was
+    said, in lower case with one space between words."""
     preprocessing: AnyPreprocessing
     """What is done to a sample before the model sees it."""
     inputs: list[Input] = []

@@ -1,19 +1,22 @@
 """What the classification tasks share: scores, loss, figures, and what guessing would reach."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs.measure import classification, multilabel
 from kompress_jobs.measure.classification import Figures, predictions
+from kompress_jobs.samples import Samples
 
-__all__ = ["chance", "figures", "logits", "loss", "predictions"]
+__all__ = ["accuracy", "chance", "figures", "logits", "loss", "predictions", "rows"]
 
 AUXILIARY = 0.4
 """Weight of the loss of an auxiliary head (Inception; C. Szegedy et al., 2015, https://arxiv.org/abs/1409.4842)."""
 
 
-def logits(outputs: object) -> torch.Tensor:
+def logits(outputs: object, samples: Samples | None = None) -> torch.Tensor:
     """The scores (batch, classes) among a model's outputs; auxiliary heads give a tuple in training."""
     found = outputs[0] if isinstance(outputs, tuple) else outputs
     if not isinstance(found, torch.Tensor) or found.ndim != 2:
@@ -25,7 +28,14 @@ def logits(outputs: object) -> torch.Tensor:
     return found
 
 
-def loss(outputs: object, targets: torch.Tensor, *, weight: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
+def loss(
+    outputs: object,
+    targets: torch.Tensor,
+    samples: Samples | None = None,
+    *,
+    weight: torch.Tensor | None = None,
+    smoothing: float = 0.0,
+) -> torch.Tensor:
     """Mean cross-entropy, of several labels a sample (targets with two axes) binary cross-entropy; that of auxiliary heads is added."""
     auxiliary = [found for found in outputs[1:] if isinstance(found, torch.Tensor)] if isinstance(outputs, tuple) else []
 
@@ -45,6 +55,16 @@ def figures(scores: torch.Tensor, targets: torch.Tensor, labels: list[str], *, i
     """Figures of scores (samples, labels); targets with two axes are several labels a sample."""
     found: Figures = (classification if targets.ndim == 1 else multilabel).figures(scores, targets, labels, intervals=intervals)
     return found
+
+
+def rows(scores: torch.Tensor) -> torch.Tensor:
+    """What two models of the same samples are compared by, (rows, classes): their scores."""
+    return scores
+
+
+def accuracy(values: Mapping[str, float]) -> float:
+    """How good figures are, 1 at best: what searches, soups and early stopping look at."""
+    return values["accuracy"]
 
 
 def chance(targets: torch.Tensor, labels: list[str]) -> float:

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from kompress_api.errors import AccuracyCollapsed, Interrupted, MethodRefused
-from kompress_api.goals import SOURCE_PREFIX
+from kompress_api.goals import HIGHER_IS_BETTER, SOURCE_PREFIX, judged_by
 from kompress_api.training import Training
 from kompress_jobs import assemble, bundle, data, registry, reload
 from kompress_jobs.bundle import Description, Loaded
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.data import Data, Split
+from kompress_jobs.data import Data, Split, names_of
 from kompress_jobs.measure import latency, predictions, size
 from kompress_jobs.measure.classification import Figures
 from kompress_jobs.measure.predictions import Predictions
@@ -31,6 +31,7 @@ from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.loop import train
 from kompress_jobs.training.plan import Objective, Plan
 from kompress_jobs.training.state import State
+from kompress_jobs.transcripts import UNKNOWN
 
 Spec = TypeVar("Spec")
 Done = TypeVar("Done")
@@ -68,7 +69,7 @@ class Bench:
         self.context = context
         self.input = context.input
         self.task: ModuleType = registry.load("tasks", self.input.task, field="spec.task")
-        self.data: Data = data.load(self.input.dataset, context.scratch)
+        self.data: Data = data.load(self.input.dataset, context.scratch, transcripts=getattr(self.task, "TRANSCRIPTS", False))
         self.gang = Gang(context.rank, context.world_size, context.device)
         self.checkpoints = Checkpoints(context, self.gang)
         if self.input.stage is not None:
@@ -80,6 +81,17 @@ class Bench:
                 context.events.warning(f"{len(paths)} unreadable samples of split {split} were skipped, the first is {paths[0]}")
         if absent := self.data.absent:
             context.events.warning(f"train has no sample of {', '.join(absent[:NAMES_TOLD])}: no model can learn what it never sees")
+        if self.data.transcribed:
+            self.tell_unknown()
+
+    def tell_unknown(self) -> None:
+        """Say which transcripts hold what can't be learned."""
+        for name, split in (("validation", self.data.validation), ("test", self.data.test)):
+            if rows := (split.labels == UNKNOWN).any(1).nonzero().flatten().tolist():
+                self.context.events.warning(
+                    f"{len(rows)} transcripts of split {name} hold characters that train never has, the first is "
+                    f"{called(split, rows[0])}: their words count as errors"
+                )
 
     def field(self, *path: str) -> str:
         """Path of a field of this stage in the manifest."""
@@ -110,6 +122,8 @@ class Bench:
         if found.fresh:
             names = ", ".join(found.fresh[:NAMES_TOLD]) + (", ..." if len(found.fresh) > NAMES_TOLD else "")
             self.context.events.warning(f"{len(found.fresh)} weights do not come with the model and start fresh: {names}")
+        if hasattr(self.task, "unlearnable"):
+            self.tell_unlearnable(found)
         if not found.description.preprocessing.limited:
             return
         count = len(self.data.train)
@@ -120,10 +134,27 @@ class Bench:
                 f"{shortened} of {len(seen)} training samples that were looked at are longer than the model takes: their ends are cut off"
             )
 
+    def tell_unlearnable(self, found: Loaded) -> None:
+        """Say how many of the first training transcripts are longer than the model has frames for; their loss is 0."""
+        rows = torch.arange(min(len(self.data.train), SAMPLES_TOLD))
+        samples, seen = self.data.train.read(rows)
+        with torch.no_grad():
+            frames = found.model.eval()(*found.description.preprocessing.sample(1)).shape[1]
+        where = rows[seen][self.task.unlearnable(samples, self.data.train.labels[rows[seen]], frames)].tolist()
+        if where:
+            self.context.events.warning(
+                f"{len(where)} of {len(seen)} training transcripts that were looked at are longer than the model has frames for, "
+                f"the first is {called(self.data.train, where[0])}: nothing is learned from them"
+            )
+
     def score(self, found: Loaded, split: Split, *, intervals: bool) -> Figures:
         """Collective: the task's figures."""
         described = found.description
         return evaluate(found.model, split, self.task, described.preprocessing, described.labels, self.gang, intervals=intervals)
+
+    def accuracy(self, found: Loaded) -> float:
+        """Collective: how good a model is on the validation split, as the task says it."""
+        return float(self.task.accuracy(self.score(found, self.data.validation, intervals=False).values))
 
     def stop_point(self) -> None:
         """Collective: raise Interrupted when any rank was asked to stop. A place where there is nothing to checkpoint."""
@@ -229,17 +260,34 @@ class Bench:
 
     def refuse_collapse(self, before: Measured, after: Measured) -> None:
         """A stage has failed that leaves at chance a model that was clearly above it, or that it was to teach from nothing."""
+        name = judged_by(self.input.task)
         chance = self.task.chance(self.data.test.labels, self.data.labels)
-        low, high = after.details["intervals"]["accuracy"]
-        near = min(1.5 * chance, chance + KNOWS / 2 * (1 - chance))
-        knew = before.details["intervals"]["accuracy"][0] > min(2 * chance, chance + KNOWS * (1 - chance))
-        if knew and low <= chance and after.values["accuracy"] < near:
-            told = f"accuracy fell from {before.values['accuracy']:.3f} to {after.values['accuracy']:.3f}, chance is {chance:.3f}"
+        near, knowing = chance + KNOWS / 2 * (1 - chance), chance + KNOWS * (1 - chance)
+        if chance:
+            near, knowing = min(1.5 * chance, near), min(2 * chance, knowing)
+        (least, _), (low, high) = (self.accuracy_between(side, name) for side in (before, after))
+        rises = name in HIGHER_IS_BETTER
+        guessed = chance if rises else 1 - chance
+        if least > knowing and low <= chance and self.task.accuracy(after.values) < near:
+            told = (
+                f"{name} {'fell' if rises else 'rose'} from {before.values[name]:.3f} to {after.values[name]:.3f}, chance is {guessed:.3f}"
+            )
         elif self.input.kind == "fineTune" and high < near:
-            told = f"nothing was learned: accuracy is {after.values['accuracy']:.3f}, chance {chance:.3f}"
+            told = f"nothing was learned: {name} is {after.values[name]:.3f}, chance {guessed:.3f}"
         else:
             return
         raise AccuracyCollapsed(told, hint="change learningRate, lower pruningRatio, or train longer", field=self.field())
+
+    def accuracy_between(self, side: Measured, name: str) -> tuple[float, float]:
+        """The 95 % interval of a figure, as accuracy."""
+        low, high = sorted(float(self.task.accuracy({name: end})) for end in side.details["intervals"][name])
+        return low, high
+
+
+def called(split: Split, row: int) -> str:
+    """A sample's name, else its position."""
+    names = names_of(split)
+    return str(names[row]) if names else f"sample {row}"
 
 
 def open_bench(context: StageContext, kind: type[Spec]) -> tuple[Bench, Spec]:

@@ -21,6 +21,7 @@ import torch
 
 from kompress_api.dag import inputs_of
 from kompress_api.errors import KompressError, MethodRefused
+from kompress_api.goals import QUALITY, judged_by, measured_by
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
 from kompress_api.stages.stage import Stage
@@ -140,6 +141,7 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path, held: Span = N
     Raises the first KompressError with its field path (`spec.stages[1].prune.granularity`).
     """
     refuse_seeds(spec)
+    refuse_goals(spec)
     task = registry.load("tasks", spec.task, field="spec.task")
     start = memory.resident()
     room = Room(data, task, spec.task, spec.seed, scratch)
@@ -197,6 +199,18 @@ def refuse_seeds(spec: CompressionJobSpec) -> None:
     """Raise MethodRefused where another seed would change nothing."""
     if spec.evaluation.seeds > 1 and not any(seeds.trains(stage) for stage in spec.stages):
         raise MethodRefused("no stage trains, so that another seed changes nothing", hint="leave it out", field="spec.evaluation.seeds")
+
+
+def refuse_goals(spec: CompressionJobSpec) -> None:
+    """Raise MethodRefused for a goal whose figure no model of the task has: it could only be missed."""
+    measured = measured_by(spec.task)
+    for index, goal in enumerate(spec.goals):
+        if goal.metric in QUALITY and goal.metric not in measured:
+            raise MethodRefused(
+                f"{spec.task} has no {goal.metric}",
+                hint=f"use {judged_by(spec.task)}, or another of {', '.join(sorted(measured))}",
+                field=f"spec.goals[{index}].metric",
+            )
 
 
 def fresh_copy(found: Loaded) -> Loaded:

@@ -14,15 +14,15 @@ Change = dict[str, Any]
 
 
 def head_of(model: nn.Module, sample: Inputs) -> str:
-    """Name of the layer that gives the outputs: the last Linear or Conv2d that runs in a forward pass.
+    """Name of the layer that gives the outputs: the last Linear or convolution that runs in a forward pass.
 
     Raises MethodRefused when there is none.
     """
     ran: list[str] = []
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)]
     run_watched(model, sample, {name: lambda *_, name=name: ran.append(name) for name in layers})  # type: ignore[misc]
     if not ran:
-        raise MethodRefused("the model has no Linear or Conv2d layer that could be its head", hint="use a model with one")
+        raise MethodRefused("the model has no Linear, Conv1d or Conv2d layer that could be its head", hint="use a model with one")
     return ran[-1]
 
 
@@ -55,10 +55,10 @@ def with_head(model: nn.Module, name: str, outputs: int) -> nn.Module:
     new: nn.Module
     if isinstance(old, nn.Linear):
         new = nn.Linear(old.in_features, outputs, bias=old.bias is not None)
-    elif isinstance(old, nn.Conv2d):
-        new = nn.Conv2d(old.in_channels, outputs, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)  # type: ignore[arg-type]
+    elif isinstance(old, nn.Conv1d | nn.Conv2d):
+        new = type(old)(old.in_channels, outputs, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)  # type: ignore[arg-type]
     else:
-        raise MethodRefused(f"the head {name} is a {type(old).__name__}, not a Linear or Conv2d", hint="use head: Keep")
+        raise MethodRefused(f"the head {name} is a {type(old).__name__}, not a Linear, Conv1d or Conv2d", hint="use head: Keep")
     if not name:
         return new
     put(model, name, new)

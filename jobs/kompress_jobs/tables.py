@@ -26,6 +26,7 @@ from kompress_jobs import cells
 from kompress_jobs.data import HELD_OUT, Data, Split, audio_folder, cut, image_folder
 from kompress_jobs.data_place import Place, open_place
 from kompress_jobs.encoded import Encoded, File, Files
+from kompress_jobs.transcripts import alphabet_of, encode
 
 ALIASES = {
     "train": ("train", "training"),
@@ -120,7 +121,9 @@ class TextSplit:
         return self.texts.take(pyarrow.array(indices.numpy())).to_pylist(), torch.arange(len(indices))
 
 
-def load(dataset: Dataset, scratch: Path, suffixes: tuple[str, ...], read: Read, *, field: str, first: int | None) -> Data:
+def load(
+    dataset: Dataset, scratch: Path, suffixes: tuple[str, ...], read: Read, *, field: str, first: int | None, transcripts: bool = False
+) -> Data:
     """The data set; with `first` about that many samples of each split (the label column is read whole: it says which labels there are).
 
     Raises InvalidManifest for columns, DataUnreadable with file and row, LabelMismatch for labels that train does not have.
@@ -137,30 +140,51 @@ def load(dataset: Dataset, scratch: Path, suffixes: tuple[str, ...], read: Read,
             parts[split], names = collect(split, paths, reading)
             named = named or names
             refuse_unusable(parts[split], dataset.max_unreadable_fraction, field=field)
-    return assembled(dataset, parts, named, lambda rows, bring: contents(rows, place, bring=bring), field=field, first=first)
+
+    def files_of_rows(rows: Rows, bring: bool) -> Sequence[File]:
+        return contents(rows, place, bring=bring)
+
+    return assembled(dataset, parts, named, files_of_rows, field=field, first=first, transcripts=transcripts)
 
 
 def assembled(
-    dataset: Dataset, parts: dict[str, Rows], named: tuple[str, ...], files_of: FilesOf, *, field: str, first: int | None
+    dataset: Dataset,
+    parts: dict[str, Rows],
+    named: tuple[str, ...],
+    files_of: FilesOf,
+    *,
+    field: str,
+    first: int | None,
+    transcripts: bool = False,
 ) -> Data:
     """The splits that there are, and those that are cut from train, with one label map.
 
     Raises LabelMismatch for labels that train does not have, DataUnreadable for files that can't be decoded.
     """
     known = {label for row in parts["train"].labels for label in row}
-    labels = list(named) or ordered(known)
     for rows in parts.values():
-        require_known(rows, known, parts["train"].samples, field=field)
+        require_medium(rows, parts["train"].samples, field=field)
+        if not transcripts:
+            require_known(rows, known, field=field)
     for split in ("validation", "test"):
         if split not in parts:
             train = parts["train"]
-            kept, held = cut(train.samples.names, strata(train.labels), HELD_OUT)
+            kept, held = cut(train.samples.names, [""] * len(train.labels) if transcripts else strata(train.labels), HELD_OUT)
             parts["train"], parts[split] = train.pick(kept), dataclasses.replace(train.pick(held), unusable=[])
+    labels = alphabet_of(text for (text,) in parts["train"].labels) if transcripts else list(named) or ordered(known)
     whole = parts
     if first is not None:
-        parts = {split: thinned(rows, first) for split, rows in parts.items()}
+        parts = {
+            split: rows.pick(list(range(len(rows.labels)))[:first]) if transcripts else thinned(rows, first)
+            for split, rows in parts.items()
+        }
     unreadable = {split: rows.unusable for split, rows in parts.items()}
-    targets = {split: targets_of(rows.labels, labels, several=dataset.multi_label) for split, rows in parts.items()}
+    targets = {
+        split: encode([text for (text,) in rows.labels], labels)
+        if transcripts
+        else targets_of(rows.labels, labels, several=dataset.multi_label)
+        for split, rows in parts.items()
+    }
     if parts["train"].samples.medium == "text":
         texts: dict[str, Split] = {split: text_split(rows, targets[split]) for split, rows in parts.items()}
         return Data(labels, **texts, unreadable=unreadable)
@@ -371,14 +395,18 @@ def refuse_unusable(rows: Rows, most: float, *, field: str) -> None:
         )
 
 
-def require_known(rows: Rows, known: set[str], train: Picked, *, field: str) -> None:
-    """Raise LabelMismatch for a label that train does not have, DataUnreadable for samples of another kind than train's."""
+def require_medium(rows: Rows, train: Picked, *, field: str) -> None:
+    """Raise DataUnreadable for samples of another kind than train's."""
     if rows.samples.medium != train.medium:
         raise DataUnreadable(
             f"split {rows.name} holds {rows.samples.medium}s, train {train.medium}s",
             hint="give all splits samples of one kind",
             field=f"{field}.inputColumn",
         )
+
+
+def require_known(rows: Rows, known: set[str], *, field: str) -> None:
+    """Raise LabelMismatch for a label that train does not have."""
     for row, where in zip(rows.labels, rows.places, strict=True):
         for label in row:
             if label not in known:

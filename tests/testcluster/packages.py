@@ -21,7 +21,7 @@ PACKAGES = {  # package: a program or file that shows it is there
     "mount": "mount",
     "buildah": "buildah",  # images from Dockerfiles
     "debootstrap": "debootstrap",  # ... and the base that they start from
-    "espeak-ng": "espeak-ng",  # speaks builtin://words
+    "espeak-ng": "espeak-ng",  # speaks builtin://words and phrases
 }
 
 

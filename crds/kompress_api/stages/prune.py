@@ -65,7 +65,7 @@ class Search(Model):
     """The smallest model within an accuracy budget."""
 
     max_degradation: Annotated[float, Field(gt=0, le=1)]
-    """Loss of validation accuracy that is allowed, as a fraction of 1."""
+    """Loss of validation accuracy (of speech-recognition: rise of the word error rate) that is allowed, as a fraction of 1."""
     max_trials: Annotated[int, Field(ge=2, le=1000)] = 8
     """Models that are tried, each after a quarter of recovery's epochs; the chosen ratio gets all of them."""
 

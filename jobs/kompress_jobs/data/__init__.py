@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -27,7 +28,8 @@ class Split(Protocol):
     """Samples of one split; `read` may be called from another thread. Where its samples have names, `names` holds them, by position."""
 
     labels: torch.Tensor
-    """(samples,), int64; where a sample may carry several labels (samples, labels), bool."""
+    """(samples,), int64; where a sample may carry several labels (samples, labels), bool; of transcripts (samples, longest), int64, see
+    `transcripts`."""
 
     def __len__(self) -> int: ...
 
@@ -86,7 +88,7 @@ class Data:
     """A data set with its splits."""
 
     labels: list[str]
-    """Class names; a sample's label is an index into it."""
+    """Class names; a sample's label is an index into it. Of transcripts: what each token is."""
     train: Split
     validation: Split
     test: Split
@@ -106,22 +108,38 @@ class Data:
     @property
     def multi_label(self) -> bool:
         """Whether a sample may carry several labels."""
-        return self.train.labels.ndim == 2
+        return self.train.labels.ndim == 2 and not self.transcribed
+
+    @property
+    def transcribed(self) -> bool:
+        """Whether a sample has a transcript."""
+        return self.train.labels.ndim == 2 and self.train.labels.dtype != torch.bool
 
     @property
     def absent(self) -> list[str]:
         """Labels that the data set names and no training sample has."""
+        if self.transcribed:
+            return []
         return [label for label, count in zip(self.labels, counts(self.train.labels, self.labels), strict=True) if not count]
 
 
-def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first: int | None = None) -> Data:
+def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first: int | None = None, transcripts: bool = False) -> Data:
     """Read a data set, or as much of it as lies in memory; with `first` about that many samples of each split (preflight).
+
+    With `transcripts` the label column holds what is said.
 
     Raises DataUnreadable with the file or folder, UnknownMethod for a format that is not built, StorageUnavailable.
     """
     scheme = dataset.source.partition("://")[0]
     name, where = (dataset.format, "format") if dataset.format is not None else (scheme, "source")
-    found: Data = registry.load("data", name, field=f"{field}.{where}").load(dataset, scratch, field=field, first=first)
+    module = registry.load("data", name, field=f"{field}.{where}")
+    if transcripts:
+        return load_transcripts(module, dataset, scratch, field=field, first=first)
+    found: Data = module.load(dataset, scratch, field=field, first=first)
+    if found.transcribed:
+        raise MethodRefused(
+            f"{dataset.source} holds transcripts, not labels", hint="use it with task speech-recognition", field=f"{field}.source"
+        )
     if dataset.multi_label and found.train.labels.ndim == 1:
         raise MethodRefused(
             f"{name} has one label a sample", hint="leave multiLabel out, or give a table with lists of labels", field=f"{field}.multiLabel"
@@ -138,6 +156,19 @@ def load(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset", first:
         )
     if first is None:
         require_learnable(found, field=field)
+    return found
+
+
+def load_transcripts(module: ModuleType, dataset: Dataset, scratch: Path, *, field: str, first: int | None) -> Data:
+    """The data set with transcripts as targets; raises MethodRefused where the format has labels only."""
+    hint = "use a table with a column of texts, python://, or builtin://phrases"
+    if not getattr(module, "TRANSCRIPTS", False):
+        raise MethodRefused(f"{dataset.format or 'it'} has one label a sample, no transcripts", hint=hint, field=f"{field}.format")
+    if dataset.multi_label:
+        raise MethodRefused("a transcript is no list of labels", hint="leave multiLabel out", field=f"{field}.multiLabel")
+    found: Data = module.load(dataset, scratch, field=field, first=first, transcripts=True)
+    if not found.transcribed:
+        raise MethodRefused(f"{dataset.source} has one label a sample, no transcripts", hint=hint, field=f"{field}.source")
     return found
 
 

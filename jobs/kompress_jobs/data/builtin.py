@@ -9,8 +9,11 @@ from kompress_api.places import Dataset
 from kompress_jobs import registry
 from kompress_jobs.data import Data
 
+TRANSCRIPTS = True
+"""Some of them have transcripts."""
 
-def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
+
+def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None, transcripts: bool = False) -> Data:
     """The data set in memory; with `first` one that is dear to make may give about that many samples of each split."""
     found: Data = module_of(dataset, field=field).load(dataset, first)
     return found

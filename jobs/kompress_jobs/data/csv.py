@@ -13,11 +13,12 @@ from kompress_jobs import tables
 from kompress_jobs.data import Data
 
 SUFFIXES = (".csv", ".tsv")
+TRANSCRIPTS = True
 
 
-def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
+def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None, transcripts: bool = False) -> Data:
     """See `tables.load`."""
-    return tables.load(dataset, scratch, SUFFIXES, read, field=field, first=first)
+    return tables.load(dataset, scratch, SUFFIXES, read, field=field, first=first, transcripts=transcripts)
 
 
 def read(path: Path, input_column: str, label_column: str) -> tables.Table:

@@ -24,6 +24,9 @@ from kompress_jobs.data import Data
 from kompress_jobs.data.audio_folder import SOUND
 from kompress_jobs.encoded import File, Openable
 
+TRANSCRIPTS = True
+"""A label may be what is said."""
+
 
 @dataclass(frozen=True)
 class Given(Openable):
@@ -50,7 +53,7 @@ class Given(Openable):
         return type(self)(self.samples, self.medium, [self.chosen[row] for row in rows])
 
 
-def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None) -> Data:
+def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None, transcripts: bool = False) -> Data:
     """Call the factory. Raises FactoryNotAllowed, InvalidManifest (arguments), and DataUnreadable where it returns something else."""
     address = dataset.source.removeprefix("python://")
     factory = factories.resolve(address, field=f"{field}.source")
@@ -69,7 +72,7 @@ def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = Non
         if name in given:
             parts[split] = rows_of(name, given[name], named, dataset, field=field)
             tables.refuse_unusable(parts[split], dataset.max_unreadable_fraction, field=field)
-    return tables.assembled(dataset, parts, named, files_of, field=field, first=first)
+    return tables.assembled(dataset, parts, named, files_of, field=field, first=first, transcripts=transcripts)
 
 
 def rows_of(name: str, given: Any, named: tuple[str, ...], dataset: Dataset, *, field: str) -> tables.Rows:

@@ -1,5 +1,6 @@
 """A lowered model in its engine: its figures on the test split, and real inputs for timing."""
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,18 +20,20 @@ BATCH = 128
 def score(bench: Bench, engine: Engine, found: Loaded, step: int | None, split: Any = None) -> Measured:
     """The engine's figures on a split (the test split); `step` is the only batch size that it takes."""
     split = split or bench.data.test
-    (scores, positions), labels = scores_of(engine, found.description.preprocessing, split, step), found.description.labels
+    (scores, positions), labels = scores_of(engine, found.description.preprocessing, split, step, bench.task), found.description.labels
     scored = bench.task.figures(scores, split.labels[positions], labels)
     return Measured.of(with_predictions(scored, bench.task, scores, positions, split, labels))
 
 
-def scores_of(engine: Engine, preprocessing: Preprocessing, split: Split, step: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores (samples, classes) and positions in the split (samples,); samples that can't be read are missing."""
+def scores_of(
+    engine: Engine, preprocessing: Preprocessing, split: Split, step: int | None, task: ModuleType
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (samples, ...) and positions in the split (samples,); samples that can't be read are missing."""
     scores, positions = [], []
     for chunk in torch.arange(len(split)).split(step or BATCH):
         samples, seen = split.read(chunk)
         inputs = filled(preprocessing(samples), step or len(seen))
-        scores.append(torch.from_numpy(engine(arrays(inputs))[: len(seen)]))
+        scores.append(task.logits(torch.from_numpy(engine(arrays(inputs))[: len(seen)]), samples))
         positions.append(chunk[seen])
     return torch.cat(scores), torch.cat(positions)
 

@@ -81,7 +81,7 @@ class Comparison:
     samples: int
     flips: Flips
     changes: dict[str, Change]
-    """accuracy, recall, f1, loss, and top5 where it is known."""
+    """accuracy, recall, f1, loss, and top5 where it is known; of recognisers wordErrorRate, characterErrorRate, loss."""
     classes: list[ClassFlips]
     """Classes with samples, those that lost most first."""
     lost: list[Flipped]
@@ -120,7 +120,7 @@ def compare(before: Predictions, after: Predictions) -> Comparison | None:
         samples=len(before),
         flips=Flips.of(before.right, after.right),
         changes=changes,
-        classes=by_class(before, after),
+        classes=[] if before.spoken else by_class(before, after),
         lost=flipped(before, after, before.right & ~after.right),
         won=flipped(before, after, ~before.right & after.right),
         draws=drawn,
@@ -156,13 +156,18 @@ def flipped(before: Predictions, after: Predictions, rows: Array) -> list[Flippe
     return [
         Flipped(
             name=before.names[row] if before.names else f"sample {before.positions[row]}",
-            label=labels[before.targets[row]],
-            before=labels[before.predicted[row]],
-            after=labels[after.predicted[row]],
+            label=before.spoken.true[row] if before.spoken else labels[before.targets[row]],
+            before=said(before, row),
+            after=said(after, row),
             confidence=round(float(after.confidence[row]), 4),
         )
         for row in chosen.tolist()
     ]
+
+
+def said(side: Predictions, row: int) -> str:
+    """What a model says of a sample."""
+    return side.spoken.said[row] if side.spoken else side.labels[side.predicted[row]]
 
 
 def draws(sides: Sequence[Predictions], resamples: int = RESAMPLES) -> dict[str, Array]:
@@ -173,7 +178,14 @@ def draws(sides: Sequence[Predictions], resamples: int = RESAMPLES) -> dict[str,
 
 
 def figures(sides: Sequence[Predictions], rows: Array) -> dict[str, list[float]]:
-    """Figure -> that of each side on these samples; as `measure.classification` has them."""
+    """Figure -> that of each side on these samples; as `measure.classification` and `measure.recognition` have them."""
+    spoken = [side.spoken for side in sides if side.spoken]
+    if spoken:
+        return {
+            "wordErrorRate": [float(side.wrong_words[rows].sum() / max(1, side.words[rows].sum())) for side in spoken],
+            "characterErrorRate": [float(side.wrong_characters[rows].sum() / max(1, side.characters[rows].sum())) for side in spoken],
+            "loss": [float(side.losses[rows].mean()) for side in sides],
+        }
     classes, targets = len(sides[0].labels), sides[0].targets[rows]
     true = numpy.bincount(targets, minlength=classes)
     present = true > 0

@@ -13,7 +13,7 @@ Array = numpy.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Parity:
-    """How two sets of scores (samples, classes) differ."""
+    """How two sets of scores differ: (samples, classes), or of speech (frames, tokens)."""
 
     samples: int
     max_absolute: float

@@ -29,8 +29,30 @@ ABOUT = b"kompress"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Spoken:
+    """What a recogniser heard in each sample, and what it got wrong; arrays are (samples,), int64."""
+
+    true: list[str]
+    """Transcripts."""
+    said: list[str]
+    wrong_words: Array
+    words: Array
+    """That the transcripts have."""
+    wrong_characters: Array
+    characters: Array
+
+    def at(self, rows: Array) -> "Spoken":
+        """Some of them."""
+        counts = {name: getattr(self, name)[rows] for name in COUNTS}
+        return Spoken([self.true[row] for row in rows.tolist()], [self.said[row] for row in rows.tolist()], **counts)
+
+
+COUNTS = ("wrong_words", "words", "wrong_characters", "characters")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """Of a classifier with one label a sample; all arrays are (samples,), sorted by position."""
+    """Of a classifier with one label a sample, or of a recogniser; all arrays are (samples,), sorted by position."""
 
     labels: list[str]
     """Names of the classes that targets and predictions count."""
@@ -39,15 +61,17 @@ class Predictions:
     names: list[str]
     """What the samples are called (a file, a row of a table); empty where the data has no names."""
     targets: Array
-    """int64."""
+    """int64; of a recogniser 0."""
     predicted: Array
-    """int64."""
+    """int64; of a recogniser 0 where every word is right, else 1."""
     confidence: Array
-    """Probability of what was predicted, float64."""
+    """Probability of what was predicted, float64; of a recogniser the geometric mean over frames."""
     losses: Array
-    """Cross-entropy, natural logarithm, float64."""
+    """Cross-entropy, natural logarithm, float64; of a recogniser CTC's loss."""
     top5: Array | None = None
     """Whether the label is among the five best, bool; None with five classes or fewer."""
+    spoken: Spoken | None = None
+    """Of a recogniser."""
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What else is known of them, JSON."""
 
@@ -72,7 +96,8 @@ class Predictions:
         names = [self.names[row] for row in rows.tolist()] if self.names else []
         top5 = None if self.top5 is None else self.top5[rows]
         arrays = {name: getattr(self, name)[rows] for name in ("positions", "targets", "predicted", "confidence", "losses")}
-        return dataclasses.replace(self, names=names, top5=top5, **arrays)
+        spoken = None if self.spoken is None else self.spoken.at(rows)
+        return dataclasses.replace(self, names=names, top5=top5, spoken=spoken, **arrays)
 
 
 def encode(found: Predictions) -> bytes:
@@ -88,6 +113,9 @@ def encode(found: Predictions) -> bytes:
         columns["name"] = pyarrow.array(found.names, pyarrow.string())
     if found.top5 is not None:
         columns["top5"] = pyarrow.array(found.top5, pyarrow.bool_())
+    if found.spoken is not None:
+        columns |= {name: pyarrow.array(getattr(found.spoken, name), pyarrow.string()) for name in ("true", "said")}
+        columns |= {name: pyarrow.array(getattr(found.spoken, name), pyarrow.int64()) for name in COUNTS}
     about = json.dumps({"labels": found.labels, **found.about}, sort_keys=True).encode()
     target = io.BytesIO()
     parquet.write_table(pyarrow.table(columns, metadata={ABOUT: about}), target, compression="zstd")
@@ -109,6 +137,9 @@ def decode(content: bytes) -> Predictions:
             confidence=columns["confidence"].to_numpy().astype(numpy.float64),
             losses=columns["loss"].to_numpy(),
             top5=columns["top5"].to_numpy() if "top5" in columns else None,
+            spoken=Spoken(columns["true"].to_pylist(), columns["said"].to_pylist(), **{name: columns[name].to_numpy() for name in COUNTS})
+            if "said" in columns
+            else None,
             about=about,
         )
     except (pyarrow.ArrowException, KeyError) as error:

@@ -62,6 +62,8 @@ def construct(name: str, arguments: Mapping[str, Any], num_classes: int, task: s
     given = arguments if SETTLED in arguments else settled(name, arguments, task, field=field)
     config = parsed(given[SETTLED], f"hf://{name}", field=field)
     config.num_labels = num_classes
+    if task == "speech-recognition":
+        config.vocab_size = num_classes
     try:
         model = auto_class(config, task, field=field).from_config(config, dtype=torch.float32, trust_remote_code=False)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:

@@ -30,7 +30,7 @@ class Trial:
 
     ratio: float
     accuracy: float
-    """On the validation split."""
+    """On the validation split, as the task says it."""
     parameters: int
     macs: int
 
@@ -128,15 +128,7 @@ def run(bench: Bench, found: Loaded, spec: Prune, methods: Methods, saved: Saved
 def measured(bench: Bench, found: Loaded, ratio: float) -> Trial:
     """Collective: size and validation accuracy."""
     sizes = size.sizes(found.model, place(found.description.preprocessing.sample(1), bench.context.device))
-    return Trial(ratio, accuracy(bench, found), int(sizes["parameters"]), int(sizes["macs"]))
-
-
-def accuracy(bench: Bench, found: Loaded) -> float:
-    """Collective: on the validation split. Raises MethodRefused where the task has none."""
-    figures = bench.score(found, bench.data.validation, intervals=False).values
-    if "accuracy" not in figures:
-        raise MethodRefused(f"{bench.input.task} has no accuracy to search by", hint="give pruningRatio", field=bench.field("search"))
-    return figures["accuracy"]
+    return Trial(ratio, bench.accuracy(found), int(sizes["parameters"]), int(sizes["macs"]))
 
 
 def tell(bench: Bench, trials: list[Trial]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from kompress_api.contract import StageInput, StageOutcome
 from kompress_api.dag import baseline_of, chain
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing
-from kompress_api.goals import BASELINE_PREFIX, HIGHER_IS_BETTER, Goal, GoalResult
+from kompress_api.goals import BASELINE_PREFIX, HIGHER_IS_BETTER, Goal, GoalResult, judged_by
 from kompress_api.job import CompressionJobSpec
 from kompress_api.judge import figure_of_stage, judge
 from kompress_api.names import RESERVED_STAGES
@@ -30,6 +30,8 @@ from kompress_jobs.storage.store import Store
 Interval = tuple[float, float]
 SHOWN = (
     "accuracy",
+    "wordErrorRate",
+    "characterErrorRate",
     "recall",
     "f1",
     "f1Micro",
@@ -44,6 +46,8 @@ SHOWN = (
     "peakMemoryBytes",
 )
 """Columns of the table of stages, where any stage has the figure."""
+QUALITY = ("accuracy", "wordErrorRate", "characterErrorRate", "recall", "f1", "loss")
+"""Of them, those of what a model answers that the summary has of the baseline too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +159,7 @@ class Report:
         final = self.stage(self.final)
         own = dict(final.metrics) if final else {}
         found = {name: value for name, value in own.items() if "@" not in name}
-        for name in ("accuracy", "recall", "f1", "loss", "parameters", "macs", "modelSizeBytes"):
+        for name in (*QUALITY, "parameters", "macs", "modelSizeBytes"):
             if BASELINE_PREFIX + name not in found and (value := self.figure(self.baseline, name)) is not None:
                 found[BASELINE_PREFIX + name] = value
         for name, metric in (("smaller", "modelSizeBytes"), ("faster", "latencyP50Ms")):
@@ -183,22 +187,27 @@ class Report:
         found = {stage.name: spread.of_stage(stage.details) for stage in self.stages}
         return {name: figures for name, figures in found.items() if figures}
 
+    @property
+    def judged_by(self) -> str:
+        """The figure that says how good a model of the task is."""
+        return judged_by(self.spec.task)
+
     def accuracy_change(self) -> tuple[float, Interval] | None:
-        """Accuracy of the final stage less the baseline's, with its 95 % interval.
+        """Accuracy (or what the task is judged by) of the final stage less the baseline's, with its 95 % interval.
 
         Of the same samples where it is known what was said of each, else Newcombe's hybrid of two Wilson intervals (1998,
         method 10), which is wider than it need be.
         """
         if self.final in self.comparisons:
-            change = self.comparisons[self.final].changes["accuracy"]
+            change = self.comparisons[self.final].changes[self.judged_by]
             return change.value, (change.low, change.high)
         first, last = self.stage(self.baseline), self.stage(self.final)
         if first is None or last is None or first.name == last.name:
             return None
-        before, after = first.interval("accuracy"), last.interval("accuracy")
+        before, after = first.interval(self.judged_by), last.interval(self.judged_by)
         if before is None or after is None:
             return None
-        return difference(last.metrics["accuracy"], after, first.metrics["accuracy"], before)
+        return difference(last.metrics[self.judged_by], after, first.metrics[self.judged_by], before)
 
     def class_changes(self) -> list[ClassChange]:
         """Recall of every class that has samples, in the baseline and in the final stage, the greatest loss first."""

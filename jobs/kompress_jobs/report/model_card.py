@@ -2,7 +2,7 @@
 
 from kompress_api.goals import BASELINE_PREFIX
 from kompress_jobs.report.figures import SHOWN, Report, unit
-from kompress_jobs.report.page import chance, templates
+from kompress_jobs.report.page import TITLES, chance, templates
 
 
 def render(report: Report) -> str:
@@ -22,9 +22,11 @@ def render(report: Report) -> str:
                 if name in summary
             ],
             change=report.accuracy_change(),
+            title=TITLES[report.judged_by],
             comparison=report.comparisons.get(report.final),
             verdicts=list(zip(report.goals, report.evidence, strict=True)),
             chance=chance,
+            classes=bool(report.class_changes()),
             worse=[f"{c.label} ({c.before:.3f} → {c.after:.3f})" for c in report.class_changes() if c.certain and c.after < c.before],
             unit=unit,
         )

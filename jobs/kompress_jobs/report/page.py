@@ -18,7 +18,11 @@ MAX_CLASSES = 30
 """Classes that are drawn: those that lost most."""
 MAX_FLIPPED = 25
 """Samples that are shown of those that changed sides, of each kind."""
-COMPARED = ("accuracy", "recall", "f1", "top5", "loss")
+COMPARED = ("accuracy", "wordErrorRate", "characterErrorRate", "recall", "f1", "top5", "loss")
+TITLES = {"accuracy": "Accuracy", "wordErrorRate": "Word error rate"}
+"""Of what a task is judged by, in a sentence."""
+SOUGHT = {"accuracy": "accuracy", "wordErrorRate": "accuracy of words (1 - word error rate)"}
+"""What a search looked at."""
 
 
 @cache
@@ -41,6 +45,8 @@ def render(report: Report, run_url: str = "") -> str:
             cards=cards(report),
             verdicts=list(zip(report.goals, report.evidence, strict=True)),
             change=report.accuracy_change(),
+            title=TITLES[report.judged_by],
+            sought=SOUGHT[report.judged_by],
             charts=charts(report),
             classes=pairs(
                 [
@@ -87,21 +93,23 @@ def mark(metric: str, change: Change) -> str:
 def cards(report: Report) -> list[tuple[str, str]]:
     """The job in at most four figures."""
     summary = report.summary()
-    found = [("accuracy", unit("accuracy", summary.get("accuracy")))] if "accuracy" in summary else []
+    name = report.judged_by
+    found = [(name, unit(name, summary[name]))] if name in summary else []
     found += [(f"{name} than {report.baseline}", f"{summary[name]:.2f} x") for name in ("smaller", "faster") if name in summary]
     return [*found, *((name, unit(name, summary[name])) for name in ("parameters",) if name in summary)]
 
 
 def charts(report: Report) -> list[tuple[str, Markup]]:
-    """Accuracy with its interval, and size, from stage to stage."""
-    accuracy = [
-        Bar(stage.name, stage.metrics["accuracy"], f"{stage.metrics['accuracy']:.4f}", *(stage.interval("accuracy") or (None, None)))
+    """Accuracy (or what the task is judged by) with its interval, and size, from stage to stage."""
+    name = report.judged_by
+    quality = [
+        Bar(stage.name, stage.metrics[name], f"{stage.metrics[name]:.4f}", *(stage.interval(name) or (None, None)))
         for stage in report.stages
-        if "accuracy" in stage.metrics
+        if name in stage.metrics
     ]
-    lowest = min((bar.low if bar.low is not None else bar.value for bar in accuracy), default=0.0)
+    lowest = min((bar.low if bar.low is not None else bar.value for bar in quality), default=0.0)
     start = max(0.0, lowest - 0.05) if lowest > 0.5 else 0.0
-    found = [(f"Accuracy on the test split, 95 % interval{f' (axis from {start:.2f})' if start else ''}", bars(accuracy, start=start))]
+    found = [(f"{TITLES[name]} on the test split, 95 % interval{f' (axis from {start:.2f})' if start else ''}", bars(quality, start=start))]
     for title, metric in (("Bytes of the model", "modelSizeBytes"), ("Multiply-accumulates of one sample", "macs")):
         rows = [
             Bar(stage.name, stage.metrics[metric], unit(metric, stage.metrics[metric]))

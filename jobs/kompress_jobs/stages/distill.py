@@ -206,7 +206,7 @@ class Lesson:
         """See `plan.Objective`."""
         device = batch.targets.device
         outputs = model(*place(self.student.description.preprocessing(batch.samples), device))
-        scores, imitated = self.task.logits(outputs), torch.zeros((), device=device)
+        scores, imitated = self.task.logits(outputs, batch.samples), torch.zeros((), device=device)
         for index, share in enumerate(self.shares):
             theirs = self._ask(index, batch, device)
             for module, factor in self.on_scores:
@@ -223,7 +223,8 @@ class Lesson:
         if self.answers is not None:
             return self.answers[index].of(batch.indices).to(device)
         teacher = self.teachers[index]
-        scores: torch.Tensor = self.task.logits(teacher.model(*place(teacher.description.preprocessing(batch.samples), device)))
+        outputs = teacher.model(*place(teacher.description.preprocessing(batch.samples), device))
+        scores: torch.Tensor = self.task.logits(outputs, batch.samples)
         return scores
 
     def _compare(self) -> torch.Tensor:

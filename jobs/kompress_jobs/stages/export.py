@@ -24,6 +24,7 @@ from kompress_jobs.measure.on_engine import BATCH, arrays, filled, real_inputs, 
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.rehearsal import Room
+from kompress_jobs.samples import count, pick
 
 PYTORCH_PREFIX = "pytorch."
 Place = tuple[str, str, int]
@@ -226,9 +227,15 @@ def prove(bench: Bench, lowered: Lowered, found: Loaded, spec: Export, form: For
             lowered.at[form.type.value, target.key, size] = {"peakMemoryBytes": float(answers[-1].peaks[size])}
     if details is not None:
         with torch.inference_mode():
-            parts = zip(*(part.split(BATCH) for part in inputs), strict=True)
-            expected = torch.cat([bench.task.logits(found.model(*part)) for part in parts]).numpy()
-        compared = parity.compare(expected, answers[0].outputs, spec.verify)
+            asked = pick(samples, torch.arange(len(question[0])) % count(samples))
+            expected = torch.cat(
+                [
+                    bench.task.logits(found.model(*(part[rows] for part in inputs)), pick(asked, rows))
+                    for rows in torch.arange(len(question[0])).split(BATCH)
+                ]
+            )
+            answered = bench.task.logits(torch.from_numpy(answers[0].outputs), asked)
+        compared = parity.compare(bench.task.rows(expected).numpy(), bench.task.rows(answered).numpy(), spec.verify)
         rounded = form.precision == "FP16" or recipe_of(form, found) is not None
         parity.require(compared, spec.verify, rounded=rounded, field=bench.field())
         details["parity"][form.type.value] = compared.dump()

@@ -56,7 +56,7 @@ def merge(bench: Bench, spec: Fuse, models: Sequence[Loaded], base: Loaded | Non
         bench.stop_point()
         alone = any(state is entry for entry in states)
         found.model.load_state_dict(state) if alone else adopt(state)
-        return bench.score(found, bench.data.validation, intervals=False).values["accuracy"]
+        return bench.accuracy(found)
 
     method = registry.load("fusions", spec.method, field=bench.field("method"))
     material = Material(states, copy_of(base.model) if base is not None else None, spec, score, bench.input.seed)

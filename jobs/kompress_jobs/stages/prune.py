@@ -95,7 +95,7 @@ def warn(bench: Bench, found: Loaded, spec: Prune, output: StageOutput) -> None:
         if latency > constraints.latency_ms:
             events.warning(f"measured again, the latency is {latency:.3g} ms, above {constraints.latency_ms:g}: the machine is noisy")
     if spec.search:
-        accuracy, least = search.accuracy(bench, found), output.details["search"]["least"]
+        accuracy, least = bench.accuracy(found), output.details["search"]["least"]
         if accuracy < least:
             events.warning(f"after the full recovery the validation accuracy is {accuracy:.4f}, below the {least:.4f} that the search kept")
 

@@ -10,13 +10,13 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs.backbones import first_taken
-from kompress_jobs.classification import chance, figures, logits, loss, predictions
+from kompress_jobs.classification import accuracy, chance, figures, logits, loss, predictions, rows
 from kompress_jobs.data import Data
 from kompress_jobs.models import Pretrained
 from kompress_jobs.preprocessing import Preprocessing, spectrogram, waveform
 from kompress_jobs.samples import Clips, Samples
 
-__all__ = ["augment", "chance", "draw", "figures", "logits", "loss", "predictions", "preprocessing_for", "refitted"]
+__all__ = ["accuracy", "augment", "chance", "draw", "figures", "logits", "loss", "predictions", "preprocessing_for", "refitted", "rows"]
 
 DRAWS = {"None": 0, "Light": 2, "Standard": 6}
 """Random numbers a sample."""

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
-from kompress_jobs.classification import chance, figures, logits, loss, predictions
+from kompress_jobs.classification import accuracy, chance, figures, logits, loss, predictions, rows
 from kompress_jobs.data import Data
 from kompress_jobs.models import Pretrained
 from kompress_jobs.preprocessing.text import Preprocessing
 from kompress_jobs.samples import Samples
 
-__all__ = ["augment", "chance", "draw", "figures", "logits", "loss", "predictions", "preprocessing_for", "refitted"]
+__all__ = ["accuracy", "augment", "chance", "draw", "figures", "logits", "loss", "predictions", "preprocessing_for", "refitted", "rows"]
 
 DRAWS = {"None": 0, "Light": 0}
 """Random numbers a sample. Light, the default, keeps the meaning of a sample for certain: of texts that leaves nothing to change."""

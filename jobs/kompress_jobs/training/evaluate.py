@@ -19,7 +19,7 @@ BATCH = 256
 def predict(
     model: nn.Module, split: Split, task: ModuleType, preprocessing: Preprocessing, gang: Gang, rows: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Collective: scores (samples, classes) float32 and positions in the split (samples,), both on the CPU, the same on every rank.
+    """Collective: scores (samples, ...) float32 and positions in the split (samples,), both on the CPU, the same on every rank.
 
     Of all samples, or of those at `rows`; samples that can't be read are missing. The model is left in evaluation mode.
     """
@@ -28,12 +28,13 @@ def predict(
     for chunk in gang.share(torch.arange(len(split)) if rows is None else rows).split(BATCH):
         samples, found = split.read(chunk)
         if len(found):
-            inputs = place(preprocessing(move(samples, gang.device)), gang.device)
-            scores.append(task.logits(model(*inputs)).float().cpu())
+            samples = move(samples, gang.device)
+            inputs = place(preprocessing(samples), gang.device)
+            scores.append(task.logits(model(*inputs), samples).float().cpu())
             positions.append(chunk[found])
-    classes = scores[0].shape[1] if scores else 0
-    widest = int(gang.gather(torch.tensor([classes])).max())
-    mine = torch.cat(scores) if scores else torch.zeros(0, widest)
+    shape = scores[0].shape[1:] if scores else ()
+    sizes = gang.gather(torch.tensor([[*shape, 0, 0][:2]])).amax(0)  # of a rank that has no sample, those of the others
+    mine = torch.cat(scores) if scores else torch.zeros(0, *sizes[sizes > 0].tolist())
     indices = torch.cat(positions) if positions else torch.zeros(0, dtype=torch.int64)
     return gang.gather(mine), gang.gather(indices)
 

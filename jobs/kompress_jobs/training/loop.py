@@ -124,7 +124,7 @@ def validate(plan: Plan, state: State, gang: Gang, reporter: "Reporter") -> bool
     reporter.metrics({f"validation/{name}": value for name, value in figures.items()}, state)
     early = plan.settings.early_stopping
     if early is not None:
-        value = -figures[early.metric] if early.metric == "loss" else figures[early.metric]
+        value = watched(plan, figures, early.metric)
         if state.best_value is None or value > state.best_value + early.min_delta:
             state.best_value, state.stale = value, 0
             state.keep_best()
@@ -132,6 +132,13 @@ def validate(plan: Plan, state: State, gang: Gang, reporter: "Reporter") -> bool
             state.stale += 1
     set_training(state.model)
     return early is not None and state.stale >= early.patience
+
+
+def watched(plan: Plan, figures: dict[str, float], metric: str) -> float:
+    """What early stopping looks at, more is better."""
+    if metric == "accuracy":
+        return plan.task.accuracy(figures)
+    return -figures[metric] if metric == "loss" else figures[metric]
 
 
 def set_training(model: nn.Module) -> None:

@@ -24,10 +24,10 @@ def task_objective(task: ModuleType, preprocessing: Preprocessing, *, smoothing:
 
 def task_loss(task: ModuleType, outputs: object, batch: Batch, *, weight: torch.Tensor | None, smoothing: float) -> torch.Tensor:
     """The task's loss of a batch; of mixed samples that for each of the two targets, by their shares."""
-    loss: torch.Tensor = task.loss(outputs, batch.targets, weight=weight, smoothing=smoothing)
+    loss: torch.Tensor = task.loss(outputs, batch.targets, batch.samples, weight=weight, smoothing=smoothing)
     if batch.partners is None:
         return loss
-    other: torch.Tensor = task.loss(outputs, batch.partners, weight=weight, smoothing=smoothing)
+    other: torch.Tensor = task.loss(outputs, batch.partners, batch.samples, weight=weight, smoothing=smoothing)
     return batch.own * loss + (1 - batch.own) * other
 
 

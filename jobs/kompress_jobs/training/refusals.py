@@ -2,14 +2,18 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from kompress_api.errors import MethodRefused
+from kompress_api.goals import measured_by
 from kompress_api.stages.distill import Distill, DistillLoss
 from kompress_api.stages.export import Export
 from kompress_api.stages.fine_tune import FineTune, Strategy
+from kompress_api.stages.fuse import Fuse
 from kompress_api.stages.prune import Granularity, Prune
 from kompress_api.training import Parallelism, Regularizer, Training
 from kompress_jobs.training.mixing import mixes
@@ -96,7 +100,20 @@ def refuse_rounded(settings: Training, *, field: str) -> None:
 def refuse_for_task(spec: Any, task: ModuleType, *, field: str) -> None:
     """Raise MethodRefused for what the task's samples don't take; `spec` is a stage."""
     called = task.__name__.rpartition(".")[2].replace("_", "-")
+    without: Mapping[str, str] = getattr(task, "NO_MEANING", {})
+    for method, where in methods(spec, field):
+        if method in without:
+            raise MethodRefused(f"{method} has no meaning for {called}: {without[method]}", hint="use another method", field=where)
     for settings, where in trainings(spec, field):
+        for name, default in (("label_smoothing", 0.0), ("class_weights", "None")):
+            if name in without and getattr(settings, name) != default:
+                setting = to_camel(name)
+                raise MethodRefused(
+                    f"{setting} has no meaning for {called}: {without[name]}", hint="leave it out", field=f"{where}.{setting}"
+                )
+        early = settings.early_stopping
+        if early is not None and early.metric != "accuracy" and early.metric not in measured_by(called):
+            raise MethodRefused(f"{called} has no {early.metric}", hint="use accuracy or loss", field=f"{where}.earlyStopping.metric")
         if settings.augmentation not in task.DRAWS:
             raise MethodRefused(
                 f"augmentation {settings.augmentation} has no meaning for {called}",
@@ -110,6 +127,15 @@ def refuse_for_task(spec: Any, task: ModuleType, *, field: str) -> None:
                     hint="leave it out (0)",
                     field=f"{where}.{name}",
                 )
+
+
+def methods(spec: Any, field: str) -> Iterator[tuple[str, str]]:
+    """Values of a stage that name a method on which the task may have a word, and their paths."""
+    if isinstance(spec, Distill):
+        for index, part in enumerate(spec.losses):
+            yield part.type.value, f"{field}.losses[{index}].type"
+    if isinstance(spec, Fuse):
+        yield spec.method.value, f"{field}.method"
 
 
 def trainings(spec: Any, field: str) -> Iterator[tuple[Training, str]]:

@@ -46,14 +46,14 @@ class Answers:
     """A teacher's scores of every sample of train."""
 
     shards: Sequence[torch.Tensor]
-    """Of `size` samples each, the last of what is left; (samples, classes), float16, on the disk."""
+    """Of `size` samples each, the last of what is left; (samples, classes) or (samples, frames, tokens), float16, on the disk."""
     size: int
     asked: int
     """Shards that this stage had to ask for."""
 
     def of(self, indices: torch.Tensor) -> torch.Tensor:
-        """Those of some samples, (samples, classes), by their positions in the split."""
-        found = torch.empty(len(indices), self.shards[0].shape[1], dtype=torch.float16)
+        """Those of some samples, (samples, ...), by their positions in the split."""
+        found = torch.empty(len(indices), *self.shards[0].shape[1:], dtype=torch.float16)
         which = indices // self.size
         for number in which.unique().tolist():
             rows = which == number
@@ -139,10 +139,10 @@ def _fetch(store: Store, key: str, folder: Path) -> bool:
 
 
 def scores(bench: Bench, teacher: Loaded, rows: torch.Tensor) -> torch.Tensor:
-    """Collective: ask; (samples, classes), float16. Samples that can't be read have zeros, which nobody will look up."""
+    """Collective: ask; (samples, ...), float16. Samples that can't be read have zeros, which nobody will look up."""
     described = teacher.description
     given, positions = predict(teacher.model, bench.data.train, bench.task, described.preprocessing, bench.gang, rows)
-    found = torch.zeros(len(rows), given.shape[1], dtype=torch.float16)
+    found = torch.zeros(len(rows), *given.shape[1:], dtype=torch.float16)
     found[positions - rows[0]] = given.clamp(-LARGEST, LARGEST).half()
     return found
 

@@ -19,6 +19,8 @@ FIGURES = {
     "latencyP50Ms": "p50 ms",
     "latencyP99Ms": "p99 ms",
 }
+SPOKEN = {"wordErrorRate": "WER", "characterErrorRate": "CER"}
+"""What stands in place of accuracy and recall for a model that hears speech."""
 WHOLE = frozenset({"parameters", "macs", "modelSizeBytes"})
 
 
@@ -31,14 +33,21 @@ def console(*, stderr: bool = False) -> Console:
 def stages_table(status: CompressionJobStatus) -> Table:
     """One row a stage, in the order of the manifest; the model that it all began with first."""
     table = Table("stage", "state", box=SIMPLE_HEAD)
-    for title in FIGURES.values():
+    columns = columns_of(status)
+    for title in columns.values():
         table.add_column(title, justify="right")
-    source = _source_figures(status)
+    source = _source_figures(status, columns)
     if source:
-        table.add_row(SOURCE, "", *(_cells(source)))
+        table.add_row(SOURCE, "", *_cells(source, columns))
     for entry in user_stages(status):
-        table.add_row(entry.name, state_of(entry), *_cells(entry.result.metrics if entry.result else {}))
+        table.add_row(entry.name, state_of(entry), *_cells(entry.result.metrics if entry.result else {}, columns))
     return table
+
+
+def columns_of(status: CompressionJobStatus) -> Mapping[str, str]:
+    """Figures that the table shows, and what they are called there."""
+    spoken = any(entry.result is not None and SPOKEN.keys() & entry.result.metrics.keys() for entry in status.stages)
+    return SPOKEN | {name: title for name, title in FIGURES.items() if name not in ("accuracy", "recall")} if spoken else FIGURES
 
 
 def goals_table(goals: list[GoalResult]) -> Table:
@@ -75,14 +84,14 @@ def model_of(status: CompressionJobStatus) -> str:
     return last.result.artifact if last.result is not None else ""
 
 
-def _source_figures(status: CompressionJobStatus) -> dict[str, float]:
+def _source_figures(status: CompressionJobStatus, columns: Mapping[str, str]) -> dict[str, float]:
     """Told by whichever stage started from the source."""
     told = [entry.result.metrics for entry in status.stages if entry.result is not None]
-    return {name: own[SOURCE_PREFIX + name] for own in told for name in FIGURES if SOURCE_PREFIX + name in own}
+    return {name: own[SOURCE_PREFIX + name] for own in told for name in columns if SOURCE_PREFIX + name in own}
 
 
-def _cells(metrics: Mapping[str, float]) -> Iterator[str]:
-    return (number(name, metrics.get(name)) for name in FIGURES)
+def _cells(metrics: Mapping[str, float], columns: Mapping[str, str]) -> Iterator[str]:
+    return (number(name, metrics.get(name)) for name in columns)
 
 
 def number(metric: str, value: float | None) -> str:

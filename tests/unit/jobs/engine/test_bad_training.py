@@ -171,7 +171,7 @@ def test_a_label_without_a_sample_in_train_is_refused_where_it_is_asked_for_and_
 
 def test_a_label_that_no_sample_has_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Data) -> None:
     with_one_more = Data([*digits.labels, "ten"], digits.train, digits.validation, digits.test)
-    monkeypatch.setattr(data, "load", lambda *_: with_one_more)
+    monkeypatch.setattr(data, "load", lambda *_, **__: with_one_more)
     context = build_context(tmp_path, {"fineTune": {"epochs": 1}})
     Bench(context)
     assert "train has no sample of ten" in (context.scratch / "events.jsonl").read_text()

@@ -1,7 +1,5 @@
 """A value of the API without its module is refused by name; a module without its value would never be found."""
 
-import enum
-
 import pytest
 
 from kompress_api.errors import UnknownMethod
@@ -40,13 +38,11 @@ def test_every_module_of_a_folder_is_a_value_of_the_api_and_can_be_imported(fold
         registry.load(folder, names[name], field="field")
 
 
-@pytest.mark.parametrize(("folder", "value"), [(folder, value) for folder, values in VALUES.items() for value in values])
-def test_a_value_without_a_module_is_refused_with_field_and_known_ones(folder: str, value: str) -> None:
-    if registry.module_name(value) in registry.known(folder):
-        return
+@pytest.mark.parametrize("folder", VALUES)
+def test_a_value_without_a_module_is_refused_with_field_and_known_ones(folder: str) -> None:
+    """What a newer API names and this version has not built."""
     with pytest.raises(UnknownMethod) as caught:
-        registry.load(folder, value, field="spec.stages[0].x")
+        registry.load(folder, "Tomorrow", field="spec.stages[0].x")
     assert caught.value.field == "spec.stages[0].x"
-    shown = [v.value if isinstance(v, enum.Enum) else registry.module_name(v) for v in VALUES[folder]]
-    assert any(name in caught.value.message for name in shown)
+    assert all(name in caught.value.message for name in registry.known(folder))
     assert caught.value.hint

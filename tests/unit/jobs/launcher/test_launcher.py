@@ -104,11 +104,11 @@ def test_an_error_of_a_rank_keeps_its_words_and_its_exit_code(launch, stage, tmp
     assert run.told.rank in (0, 1)
 
 
-def test_a_task_without_a_module_is_refused_with_those_that_are_there(launch, stage):
-    run = launch(stage(task="speech-recognition"))
+def test_what_is_not_built_is_refused_by_name(launch, stage):
+    run = launch(stage(fine_tune={"compile": True, "parallelism": "FSDP2"}))
     assert run.wait() == 78
-    assert run.told.reason == "UnknownMethod"
-    assert "image_classification" in run.told.message
+    assert (run.told.reason, run.told.field) == ("MethodRefused", "spec.stages(adapt).fineTune.compile")
+    assert "not built in this version" in run.told.message
 
 
 def test_an_environment_without_a_stage_is_refused(launch, stage):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kompress_api.contract import Artifact, StageInput
-from kompress_api.errors import ArtifactCorrupt, DataUnreadable, KompressError, UnknownMethod, UnknownModel
+from kompress_api.errors import ArtifactCorrupt, DataUnreadable, KompressError, MethodRefused, UnknownModel
 from kompress_api.places import Dataset
 from kompress_jobs import plan
 from kompress_jobs.fingerprint import fingerprint
@@ -20,6 +20,9 @@ STAGES = [
     {"name": "slim", "prune": {"importance": "L1", "pruningRatio": 0.5}},
     {"name": "ship", "export": {"formats": [{"type": "ONNX"}]}},
 ]
+
+
+ON_A_GPU = {"name": "ship", "export": {"formats": [{"type": "ONNX"}], "targets": [{"device": "GPU"}]}}
 
 
 def told(folder: Path, stages=STAGES, **fields) -> dict:
@@ -131,7 +134,9 @@ def test_an_empty_data_folder_is_unreadable_data(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "error", "field"),
     [
-        ({"task": "speech-recognition"}, UnknownMethod, "spec.task"),
+        ({"task": "speech-recognition"}, MethodRefused, "spec.dataset.source"),
+        ({"stages": [STAGES[0], ON_A_GPU]}, MethodRefused, "spec.stages[1].export.targets[0].device"),
+        ({"goals": [{"metric": "wordErrorRate", "atMost": 0.1}]}, MethodRefused, "spec.goals[0].metric"),
         ({"model": {"source": "timm://resnet10q"}}, UnknownModel, "spec.model.source"),
         ({"dataset": {"format": "imagefolder"}}, DataUnreadable, "spec.dataset.source"),
     ],
