@@ -44,7 +44,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> StageOutput:
     from stage_contexts import build_context
 
     context = build_context(
-        tmp_path_factory.mktemp("learned"), {"fineTune": {"epochs": 30, "augmentation": "Standard", **TRAINING}}, **SPEECH
+        tmp_path_factory.mktemp("learned"), {"fineTune": {"epochs": 24, "augmentation": "Standard", **TRAINING}}, **SPEECH
     )
     return fine_tune.run(context)
 
@@ -60,7 +60,7 @@ def test_phrases_are_learned(learned: StageOutput) -> None:
 
 def test_what_was_learned_is_taught_pruned_and_shipped(learned: StageOutput, run_stage: RunStage, tmp_path: Path) -> None:
     student = {"source": "python://phrases_model:net", "arguments": {"width": 32, "depth": 2}}
-    distilled = {"teachers": [{"from": "adapt"}], "student": student, "epochs": 20, "augmentation": "None", **TRAINING}
+    distilled = {"teachers": [{"from": "adapt"}], "student": student, "epochs": 12, "augmentation": "None", **TRAINING}
     taught = run_stage({"distill": distilled}, inputs={"teacher0": learned.folder}, scratch="taught", told=learned, **SPEECH)
     assert taught.folder is not None
     assert taught.details["answers"] == [{"shards": 1, "asked": 1}], "the teacher's frames are kept as any teacher's answers"

@@ -16,7 +16,7 @@ from kompress_api.contract import StageInput
 from kompress_api.places import Dataset
 from kompress_jobs import measurements
 from kompress_jobs.measure import predictions
-from kompress_jobs.measure.predictions import Predictions
+from kompress_jobs.measure.predictions import Predictions, Spoken
 from kompress_jobs.plan import Plan
 from kompress_jobs.report import figures
 from kompress_jobs.stages import report
@@ -82,6 +82,7 @@ class Job:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.evaluation: dict = {}
+        self.task = "image-classification"
         self.goals = GOALS
         self.output = {"uri": f"file://{folder}/output"}
         self.tracking = {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "flowers", "registeredModel": "flowers"}
@@ -106,7 +107,7 @@ class Job:
 
     def told(self, outcomes: list[dict], **fields) -> dict:
         spec = {
-            "task": "image-classification",
+            "task": self.task,
             "model": {"source": "timm://resnet18"},
             "dataset": {"source": "builtin://digits"},
             "output": self.output,
@@ -408,3 +409,43 @@ def test_a_job_that_missed_a_goal_is_closed_as_failed_and_not_registered(job, tm
     server = Mlflow(job.input().tracking, job.input().job, patience=0)
     assert server.client.get_run(message.parent_run_id).info.status == "FAILED"
     assert server.client.search_model_versions("name = 'flowers'") == []
+
+
+def heard(wrong: list[int]) -> bytes:
+    """Of 100 clips of two words each, those of which a model got the second word wrong."""
+    counts = numpy.zeros(100, dtype=numpy.int64)
+    counts[wrong] = 1
+    said = [f"no {'go' if count else 'up'}" for count in counts]
+    spoken = Spoken(["no up"] * 100, said, counts, counts * 0 + 2, 2 * counts, counts * 0 + 5)
+    zeros = numpy.zeros(100, dtype=numpy.int64)
+    return predictions.encode(
+        Predictions(["<blank>"], numpy.arange(100), [], zeros, counts, numpy.full(100, 0.5), 0.1 + counts, spoken=spoken)
+    )
+
+
+def test_a_recogniser_s_report_speaks_of_words_where_others_speak_of_accuracy(tmp_path):
+    job = Job(tmp_path)
+    job.task = "speech-recognition"
+    job.goals = [{"metric": "wordErrorRate", "maxDegradation": 0.02}, {"metric": "wordErrorRate", "atMost": 0.2}]
+    rates = {"adapt": ([0, 1], 0.01), "slim": (list(range(1, 20)), 0.095), "ship": (list(range(1, 20)), 0.095)}
+    for name, (wrong, rate) in rates.items():
+        metrics = {"wordErrorRate": rate, "characterErrorRate": rate / 2, "loss": 0.2, "modelSizeBytes": 1e6}
+        details = {"intervals": {"wordErrorRate": [rate / 2, 2 * rate]}, "perClass": {}, "samples": 100}
+        cut = {"layers": [], "search": PRUNED["search"]} if name == "slim" else {}
+        job.commit(name, metrics, details | cut, {"bundle.json": b"{}", "measurements/test.parquet": heard(wrong)})
+    run(job, tmp_path / "scratch")
+    page, card = page_of(job), job.store.read("jobs/u-1/model-card.md").decode()
+    assert "1 of 2 goals missed: wordErrorRate loses &lt;= 0.02" in page
+    assert "Word error rate changed by +8.50 points, 95 % interval" in page
+    assert "holds in 100.0 % of test sets drawn anew" in page, "under a fifth, whatever the clips"
+    assert "accuracy of words (1 - word error rate) on validation" in page
+    for text in (page, card):
+        assert "Accuracy changed" not in text
+        assert "wordErrorRate" in text
+    assert "<td>1</td><td>18</td>" not in page
+    assert "Right before, wrong now" in page
+    assert "no go" in page
+    assert "Of 100 samples 18 were right before and are wrong now, 1 the other way round" in card
+    assert "Macro F1" not in card
+    assert "No class is worse" not in card
+    assert "| wordErrorRate | 0.0950 (0.0475 to 0.1900) | 0.0100 |" in card
