@@ -69,7 +69,7 @@ class Verify(Model):
     rtol: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """Largest relative difference of an output."""
     min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.99
-    """Smallest share of samples with the same prediction."""
+    """Smallest share of samples (of speech-recognition: of frames) with the same prediction."""
 
 
 class Benchmark(Model):

@@ -36,6 +36,15 @@ def test_bounds(goal: dict[str, object], met: bool) -> None:
     assert judged(goal).met is met
 
 
+@pytest.mark.parametrize(
+    ("bound", "met"),
+    [({"maxDegradation": 0.03}, True), ({"maxDegradation": 0.01}, False), ({"atMost": 0.1}, False), ({"atMost": 0.12}, True)],
+)
+def test_fewer_words_wrong_is_better(bound: dict[str, float], met: bool) -> None:
+    figures = {"adapt": {"wordErrorRate": 0.1}, "ship": {"wordErrorRate": 0.12}}
+    assert judged({"metric": "wordErrorRate", **bound}, figures, task="speech-recognition").met is met
+
+
 def test_loss_is_told_along_the_way_from_the_baseline() -> None:
     result = judged({"metric": "accuracy", "maxDegradation": 0.01})
     assert {stage: round(loss, 4) for stage, loss in result.loss.items()} == {"student": -0.005, "slim": -0.003, "ship": 0.0}
