@@ -1,5 +1,6 @@
 """speech-recognition: transcripts become tokens, frames become words, and errors are counted as anybody would count them."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,7 @@ def own_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_of_spectrograms_hears_them_unstretched_and_its_bundle_says_how_to_read_it(phrases: Data, tmp_path: Path) -> None:
-    found = own(tmp_path, phrases)
+    found = own(tmp_path, dataclasses.replace(phrases, image_size=64))
     described = found.description
     assert (described.ctc, described.labels) == (True, phrases.labels)
     assert [tuple(part.shape) for part in described.preprocessing.sample(1)] == [(1, 1, 64, 300)]
@@ -288,6 +289,7 @@ def test_wav2vec2_gets_a_head_for_the_alphabet_and_keeps_what_it_has_learned(phr
     found = own(tmp_path, phrases, source=f"hf://{folder}", pretrained=True)
     assert isinstance(found.description.preprocessing, waveform.Preprocessing)
     assert found.fresh == ("lm_head.bias", "lm_head.weight")
+    assert found.description.history == [], "it was built with that head, not mended afterwards"
     samples, _ = phrases.test.read(torch.arange(2))
     scores = task.logits(found.model(*found.description.preprocessing(samples)), samples)
     assert scores.shape[2] == len(phrases.labels)

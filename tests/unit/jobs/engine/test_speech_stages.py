@@ -21,7 +21,7 @@ from kompress_jobs.stages import fine_tune
 
 RunStage = Callable[..., StageOutput]
 EXAMPLES = str(Path(__file__).parents[4] / "examples")
-DATASET = {"source": "builtin://phrases", "arguments": {"words": 2, "voices": 24, "phrases": 8}, "clipSeconds": 2.0}
+DATASET = {"source": "builtin://phrases", "arguments": {"words": 4, "voices": 40, "phrases": 8}, "clipSeconds": 2.0}
 OWN = {"source": "python://phrases_model:net", "arguments": {"width": 48, "depth": 2}}
 SPEECH: dict[str, Any] = {"task": "speech-recognition", "dataset": DATASET, "model": OWN}
 TRAINING = {"batchSize": 4, "learningRate": 5e-3}
@@ -44,10 +44,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory, users_image: None) -> Any:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> StageOutput:
-    """A model that knows two words."""
+    """A model that knows four words."""
     from stage_contexts import build_context
 
-    context = build_context(tmp_path_factory.mktemp("learned"), {"fineTune": {"epochs": 12, **TRAINING}}, **SPEECH)
+    context = build_context(tmp_path_factory.mktemp("learned"), {"fineTune": {"epochs": 10, **TRAINING}}, **SPEECH)
     return fine_tune.run(context)
 
 
@@ -62,12 +62,12 @@ def test_phrases_are_learned(learned: StageOutput) -> None:
 
 def test_what_was_learned_is_taught_pruned_and_shipped(learned: StageOutput, run_stage: RunStage, tmp_path: Path) -> None:
     student = {"source": "python://phrases_model:net", "arguments": {"width": 32, "depth": 2}}
-    distilled = {"teachers": [{"from": "adapt"}], "student": student, "epochs": 8, "augmentation": "None", **TRAINING}
+    distilled = {"teachers": [{"from": "adapt"}], "student": student, "epochs": 6, "augmentation": "None", **TRAINING}
     taught = run_stage({"distill": distilled}, inputs={"teacher0": learned.folder}, scratch="taught", told=learned, **SPEECH)
     assert taught.folder is not None
     assert taught.details["answers"] == [{"shards": 1, "asked": 1}], "the teacher's frames are kept as any teacher's answers"
     assert taught.metrics["wordErrorRate"] < 0.3
-    cut = {"pruningRatio": 0.25, "roundTo": 1, "scope": "Local", "sensitivity": True, "recovery": {"epochs": 3, **TRAINING}}
+    cut = {"pruningRatio": 0.25, "roundTo": 1, "scope": "Local", "sensitivity": True, "recovery": {"epochs": 2, **TRAINING}}
     slim = run_stage({"prune": cut}, inputs={"model": taught.folder}, scratch="slim", **SPEECH)
     assert slim.folder is not None
     assert slim.metrics["parameters"] < taught.metrics["parameters"] < learned.metrics["parameters"]
