@@ -140,6 +140,11 @@ class Bench:
         samples, seen = self.data.train.read(rows)
         with torch.no_grad():
             frames = found.model.eval()(*found.description.preprocessing.sample(1)).shape[1]
+        if cut := int((samples.lengths == samples.waves.shape[1]).sum()):  # type: ignore[union-attr]
+            self.context.events.warning(
+                f"{cut} of {len(seen)} training clips that were looked at are as long as clips may be: of those that were cut the "
+                "transcript is longer than what is heard (raise dataset.clipSeconds)"
+            )
         where = rows[seen][self.task.unlearnable(samples, self.data.train.labels[rows[seen]], frames)].tolist()
         if where:
             self.context.events.warning(

@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy
+import pyarrow
 import pytest
 import soundfile
 import torch
+from pyarrow import ipc, parquet
 from pydantic import TypeAdapter
 
 from kompress_api.errors import DataUnreadable, MethodRefused
+from kompress_api.job import CompressionJobSpec
 from kompress_api.places import Dataset, ModelSource
 from kompress_api.stages.distill import Distill
 from kompress_api.stages.fine_tune import FineTune
 from kompress_api.stages.fuse import Fuse
-from kompress_jobs import assemble, bundle, ctc, data, transcripts
+from kompress_jobs import assemble, bundle, ctc, data, other_data, transcripts
 from kompress_jobs.data import Data
 from kompress_jobs.losses import kd
 from kompress_jobs.measure import paired, predictions, recognition
@@ -126,13 +130,27 @@ def test_augmentation_never_loses_what_the_transcript_says() -> None:
         assert torch.allclose(before.square().sum(), after.square().sum())
 
 
-def spoken(folder: Path, rows: list[tuple[str, str]], **fields: Any) -> Dataset:
-    """A csv of clips of half a second, with their transcripts."""
+def as_arrow(path: Path, rows: list[dict[str, str]]) -> None:
+    table = pyarrow.Table.from_pylist(rows)
+    with ipc.new_stream(str(path), table.schema) as stream:
+        stream.write_table(table)
+
+
+WRITERS: dict[str, Callable[[Path, list[dict[str, str]]], object]] = {
+    "csv": lambda path, rows: path.write_text("audio,text\n" + "".join(f'{row["audio"]},"{row["text"]}"\n' for row in rows)),
+    "json": lambda path, rows: path.write_text(json.dumps(rows)),
+    "parquet": lambda path, rows: parquet.write_table(pyarrow.Table.from_pylist(rows), path),
+    "arrow": as_arrow,
+}
+
+
+def spoken(folder: Path, rows: list[tuple[str, str]], form: str = "csv", **fields: Any) -> Dataset:
+    """A table of clips of half a second, with their transcripts."""
     folder.mkdir(exist_ok=True)
     for number, (name, _) in enumerate(rows):
         soundfile.write(folder / name, 0.1 * numpy.sin(numpy.arange(4000) * (0.1 + number / 50)), 8000)
-    (folder / "train.csv").write_text("audio,text\n" + "".join(f'{name},"{text}"\n' for name, text in rows))
-    asked = {"source": folder.as_uri(), "format": "csv", "inputColumn": "audio", "labelColumn": "text"}
+    WRITERS[form](folder / f"train.{form}", [{"audio": name, "text": text} for name, text in rows])
+    asked = {"source": folder.as_uri(), "format": form, "inputColumn": "audio", "labelColumn": "text"}
     return Dataset.model_validate(asked | fields)
 
 
@@ -140,18 +158,19 @@ def read(dataset: Dataset, folder: Path, **fields: Any) -> Data:
     return data.load(dataset, folder / "scratch", transcripts=True, **fields)
 
 
-def test_a_table_s_column_of_texts_are_transcripts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_table_s_column_of_texts_are_transcripts(form: str, tmp_path: Path) -> None:
     rows = [(f"{number}.wav", text) for number, text in enumerate(["Ab", "b  a", "ba", "a b", "bab"] * 8)]
-    found = read(spoken(tmp_path / "set", rows), tmp_path)
+    found = read(spoken(tmp_path / "set", rows, form), tmp_path)
     assert found.labels == ["<blank>", " ", "a", "b"]
     assert (found.transcribed, found.multi_label, found.absent) == (True, False, [])
     assert [len(split) for split in (found.train, found.validation, found.test)] == [32, 4, 4]
     texts = dict(rows)
     for split in (found.train, found.validation, found.test):
         for row, name in zip(split.labels.tolist(), split.names, strict=True):  # type: ignore[attr-defined]
-            line = int(name.rpartition(":")[2]) - 2
+            line = int(name.rpartition(":")[2]) - (2 if form == "csv" else 1)  # its header is row 1
             assert transcripts.decode(row, found.labels) == transcripts.normal(texts[f"{line}.wav"])
-    few = read(spoken(tmp_path / "set", rows), tmp_path, first=8)
+    few = read(spoken(tmp_path / "set", rows, form), tmp_path, first=8)
     assert few.labels == found.labels, "a plan must know the head's size, of a few samples as of all"
     assert len(few.train) == 8
 
@@ -338,3 +357,11 @@ def test_a_user_s_own_data_brings_its_transcripts(tmp_path: Path, monkeypatch: p
 def test_a_student_of_another_stride_is_told_why(phrases: Data) -> None:
     with pytest.raises(MethodRefused, match="150 frames of a clip, its teacher 75"):
         kd.loss(torch.zeros(2, 150, 5), torch.zeros(2, 75, 5), torch.zeros(2, 3, dtype=torch.int64), 1.0)
+
+
+def test_more_data_sets_are_refused_before_anything_runs(phrases: Data, tmp_path: Path) -> None:
+    job = {"task": "speech-recognition", "model": {"source": "python://phrases_model:net"}, "dataset": {"source": "builtin://phrases"}}
+    more = {"evaluation": {"datasets": [{"source": "builtin://phrases"}]}, "stages": [{"name": "adapt", "fineTune": {"epochs": 1}}]}
+    with pytest.raises(MethodRefused, match="one label a sample") as caught:
+        other_data.rehearse(CompressionJobSpec.model_validate(job | more), phrases, own(tmp_path, phrases), task, tmp_path)
+    assert caught.value.field == "spec.evaluation.datasets[0]"

@@ -128,13 +128,17 @@ def test_early_stopping_keeps_the_best_words(run_stage: RunStage) -> None:
 
 
 def test_what_can_not_be_learned_is_counted_and_told(make_context: Callable[..., StageContext]) -> None:
-    context = make_context({"fineTune": {"epochs": 1}}, **SPEECH | {"model": {**OWN, "arguments": {"width": 8, "stride": 12}}})
+    context = make_context(
+        {"fineTune": {"epochs": 1}},
+        **SPEECH | {"model": {**OWN, "arguments": {"width": 8, "stride": 6}}, "dataset": DATASET | {"clipSeconds": 1.0}},
+    )
     bench = Bench(context)
     bench.data.test.labels[:2, 1] = transcripts.UNKNOWN
     bench.tell_unknown()
     bench.take("model")
     told = (context.scratch / "events.jsonl").read_text()
     assert "2 transcripts of split test hold characters that train never has" in told
+    assert "training clips that were looked at are as long as clips may be" in told
     assert "training transcripts that were looked at are longer than the model has frames for" in told
 
 
