@@ -16,6 +16,9 @@ from kompress_jobs.measure.classification import RESAMPLES, Figures, Interval
 from kompress_jobs.measure.predictions import Predictions, Spoken
 from kompress_jobs.transcripts import BLANK, SPACE
 
+CHUNK = 64
+"""Samples whose loss is computed at once: it takes memory for every pair of a frame and a token."""
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -83,7 +86,8 @@ def errors_of(scores: torch.Tensor, targets: torch.Tensor, labels: Sequence[str]
         true_words = words_of(true, space)
         rows.append([distance(true_words, words_of(said, space)), len(true_words), distance(true, said), len(true)])
     found = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
-    return Errors(*found.T, ctc.losses(scores.double(), targets))
+    parts = zip(scores.split(CHUNK), targets.split(CHUNK), strict=True)
+    return Errors(*found.T, torch.cat([ctc.losses(part.double(), target) for part, target in parts]))
 
 
 def words_of(tokens: Sequence[int], space: int) -> list[tuple[int, ...]]:

@@ -67,12 +67,12 @@ def signature(described: Mapping[str, Any]) -> Any:
 
     batch = (first_file(described) or {}).get("batch") or -1
     inputs = [TensorSpec(numpy.dtype(entry["dtype"]), (batch, *entry["shape"][1:]), entry["name"]) for entry in described["inputs"]]
-    return ModelSignature(
-        inputs=Schema(inputs),
-        outputs=Schema([TensorSpec(numpy.dtype("float32"), (batch, len(described["labels"])), "scores")]),
-    )
+    frames = (-1,) if described.get("ctc") else ()
+    scores = TensorSpec(numpy.dtype("float32"), (batch, *frames, len(described["labels"])), "scores")
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([scores]))
 
 
 def metadata(described: Mapping[str, Any]) -> dict[str, Any]:
     """What MLflow shows of the model beside its signature."""
-    return {"labels": described["labels"], "preprocessing": described["preprocessing"], "lineage": described.get("lineage", [])}
+    told = {"labels": described["labels"], "preprocessing": described["preprocessing"], "lineage": described.get("lineage", [])}
+    return told | ({"ctc": True} if described.get("ctc") else {})

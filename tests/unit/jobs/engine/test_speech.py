@@ -27,6 +27,7 @@ from kompress_jobs.measure import paired, predictions, recognition
 from kompress_jobs.preprocessing import waveform
 from kompress_jobs.samples import Clips
 from kompress_jobs.tasks import speech_recognition as task
+from kompress_jobs.tracking import model_files
 from kompress_jobs.training.refusals import refuse_for_task
 
 PHRASES = Dataset.model_validate({"source": "builtin://phrases", "arguments": {"words": 3, "voices": 6, "phrases": 2}})
@@ -365,3 +366,12 @@ def test_more_data_sets_are_refused_before_anything_runs(phrases: Data, tmp_path
     with pytest.raises(MethodRefused, match="one label a sample") as caught:
         other_data.rehearse(CompressionJobSpec.model_validate(job | more), phrases, own(tmp_path, phrases), task, tmp_path)
     assert caught.value.field == "spec.evaluation.datasets[0]"
+
+
+def test_mlflow_is_told_that_scores_are_those_of_frames(phrases: Data, tmp_path: Path) -> None:
+    """Else a server that checks the signature refuses every answer."""
+    found = own(tmp_path, phrases)
+    bundle.write(tmp_path / "bundle", found.model, found.description)
+    described = model_files.parse((tmp_path / "bundle" / bundle.DESCRIPTION).read_bytes())
+    assert model_files.signature(described).outputs.inputs[0].shape == (-1, -1, len(phrases.labels))
+    assert model_files.metadata(described)["ctc"]
