@@ -68,12 +68,15 @@ def require_sound(data: Data) -> None:
         )
 
 
-def not_taken(preprocessing: Preprocessing, problem: Exception, *, field: str) -> MethodRefused:
+STRETCHED = "set dataset.imageSize to the side that it takes, spectrograms are stretched to it; or another dataset.clipSeconds"
+
+
+def not_taken(preprocessing: Preprocessing, problem: Exception, *, field: str, hint: str = STRETCHED) -> MethodRefused:
     """The error for a model that takes no input that can be made of the clips."""
     shape = "x".join(str(size) for size in preprocessing.sample(1)[0].shape[1:])
     return MethodRefused(
         f"the model does not take the data's clips ({shape}): {problem}",
-        hint="set dataset.imageSize to the side that it takes, spectrograms are stretched to it; or another dataset.clipSeconds",
+        hint=hint,
         field=field,
     )
 

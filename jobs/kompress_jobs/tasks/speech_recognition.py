@@ -47,6 +47,7 @@ __all__ = [
 
 TRANSCRIPTS = True
 """Targets are transcripts, not labels."""
+HEARD = "use a model that takes spectrograms (batch, 1, 64, time), or waveforms (batch, samples)"
 MOST_TOO_LONG = 0.5
 """Share of train's transcripts that may be longer than the model has frames for."""
 NO_MEANING = {
@@ -68,7 +69,7 @@ def preprocessing_for(model: nn.Module, data: Data, pretrained: Pretrained, *, f
     choices: list[Preprocessing] = [plain, waveform.Preprocessing(sample_rate=data.sample_rate, length=data.clip_samples)]
     found = first_taken(model, [choice.sample() for choice in choices])
     if isinstance(found, Exception):
-        raise not_taken(choices[0], found, field=field) from found
+        raise not_taken(choices[0], found, field=field, hint=HEARD) from found
     chosen = choices[found]
     return chosen.measured(data.train) if isinstance(chosen, spectrogram.Preprocessing) else chosen
 
