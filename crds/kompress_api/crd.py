@@ -30,7 +30,7 @@ COLUMNS = (
     {"name": "Attempt", "type": "integer", "jsonPath": ".status.summary.attempt"},
     {"name": "Progress", "type": "string", "jsonPath": ".status.summary.progress"},
     {"name": "Accuracy", "type": "number", "jsonPath": ".status.summary.accuracy"},
-    {"name": "WER", "type": "number", "jsonPath": ".status.summary.wordErrorRate", "priority": 1},
+    {"name": "WER", "type": "number", "jsonPath": ".status.summary.wer", "priority": 1},
     {"name": "Smaller", "type": "number", "jsonPath": ".status.summary.smaller"},
     {"name": "Faster", "type": "number", "jsonPath": ".status.summary.faster"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},

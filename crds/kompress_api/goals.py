@@ -16,8 +16,8 @@ from kompress_api.stages.export import BatchSize, Export, FormatType
 from kompress_api.training import Metric
 
 HIGHER_IS_BETTER = frozenset({"accuracy", "recall", "f1", "f1Micro", "meanAveragePrecision", "top5", "throughputPerSecond"})
-RATES_OF_ERRORS = frozenset({"wordErrorRate", "characterErrorRate"})
-"""Shares of what should have been said; of speech-recognition."""
+RATES_OF_ERRORS = frozenset({"wer", "cer"})
+"""Wrong words, wrong characters, as shares of what was said; of speech-recognition."""
 QUALITY = RATES_OF_ERRORS | {"accuracy", "recall", "f1", "f1Micro", "meanAveragePrecision", "top5", "loss"}
 """Figures of what a model answers."""
 LOWER_IS_BETTER = RATES_OF_ERRORS | {
@@ -36,8 +36,8 @@ GoalMetric = Literal[
     "f1Micro",
     "meanAveragePrecision",
     "top5",
-    "wordErrorRate",
-    "characterErrorRate",
+    "wer",
+    "cer",
     "loss",
     "parameters",
     "macs",
@@ -51,7 +51,7 @@ GoalMetric = Literal[
 
 def judged_by(task: str) -> str:
     """The figure that says how good a model of a task is: what tables, searches and soups look at."""
-    return "wordErrorRate" if task == "speech-recognition" else "accuracy"
+    return "wer" if task == "speech-recognition" else "accuracy"
 
 
 def measured_by(task: str) -> frozenset[str]:

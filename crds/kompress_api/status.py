@@ -163,7 +163,7 @@ class Summary(Model):
     """Stages that ended of all, such as 2/4."""
     accuracy: float | None = None
     """Of the last stage listed."""
-    word_error_rate: float | None = None
+    wer: float | None = None
     """Of the last stage listed, in place of accuracy where speech is recognised."""
     smaller: float | None = None
     """Baseline's bytes over the model's."""

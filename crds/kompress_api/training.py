@@ -71,7 +71,7 @@ class EarlyStopping(Model):
     """Stop when validation stops getting better; the best weights are kept."""
 
     metric: Literal["accuracy", "f1", "recall", "loss"] = "accuracy"
-    """Metric on the validation split; accuracy: of speech-recognition that of words, 1 - wordErrorRate."""
+    """Metric on the validation split; accuracy: of speech-recognition that of words, 1 - wer."""
     patience: Annotated[int, Field(ge=1, le=10_000)] = 3
     """Evaluations without a gain before the end."""
     min_delta: Annotated[float, Field(ge=0, le=1e6)] = 0.0

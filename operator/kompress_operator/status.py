@@ -116,7 +116,7 @@ def _summary(view: View) -> Summary:
         attempt=attempt.attempt if attempt is not None else None,
         progress=f"{done}/{len(view.user_entries)}" if view.user_entries else "",
         accuracy=_last_figures(view).get("accuracy"),
-        word_error_rate=_last_figures(view).get("wordErrorRate"),
+        wer=_last_figures(view).get("wer"),
         smaller=_better(view, "modelSizeBytes"),
         faster=_better(view, "latencyP50Ms"),
     )

@@ -81,7 +81,7 @@ class Comparison:
     samples: int
     flips: Flips
     changes: dict[str, Change]
-    """accuracy, recall, f1, loss, and top5 where it is known; of recognisers wordErrorRate, characterErrorRate, loss."""
+    """accuracy, recall, f1, loss, and top5 where it is known; of recognisers wer, cer, loss."""
     classes: list[ClassFlips]
     """Classes with samples, those that lost most first."""
     lost: list[Flipped]
@@ -182,8 +182,8 @@ def figures(sides: Sequence[Predictions], rows: Array) -> dict[str, list[float]]
     spoken = [side.spoken for side in sides if side.spoken]
     if spoken:
         return {
-            "wordErrorRate": [float(side.wrong_words[rows].sum() / max(1, side.words[rows].sum())) for side in spoken],
-            "characterErrorRate": [float(side.wrong_characters[rows].sum() / max(1, side.characters[rows].sum())) for side in spoken],
+            "wer": [float(side.wrong_words[rows].sum() / max(1, side.words[rows].sum())) for side in spoken],
+            "cer": [float(side.wrong_characters[rows].sum() / max(1, side.characters[rows].sum())) for side in spoken],
             "loss": [float(side.losses[rows].mean()) for side in sides],
         }
     classes, targets = len(sides[0].labels), sides[0].targets[rows]

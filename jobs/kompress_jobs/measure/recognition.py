@@ -35,8 +35,8 @@ class Errors:
     def rates(self, rows: torch.Tensor) -> dict[str, float]:
         """Figures of some samples."""
         return {
-            "wordErrorRate": float(self.words[rows].sum() / self.of_words[rows].sum().clamp(min=1)),
-            "characterErrorRate": float(self.characters[rows].sum() / self.of_characters[rows].sum().clamp(min=1)),
+            "wer": float(self.words[rows].sum() / self.of_words[rows].sum().clamp(min=1)),
+            "cer": float(self.characters[rows].sum() / self.of_characters[rows].sum().clamp(min=1)),
             "loss": float(self.losses[rows].mean()),
         }
 

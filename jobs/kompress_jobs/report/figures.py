@@ -30,8 +30,8 @@ from kompress_jobs.storage.store import Store
 Interval = tuple[float, float]
 SHOWN = (
     "accuracy",
-    "wordErrorRate",
-    "characterErrorRate",
+    "wer",
+    "cer",
     "recall",
     "f1",
     "f1Micro",
@@ -46,7 +46,7 @@ SHOWN = (
     "peakMemoryBytes",
 )
 """Columns of the table of stages, where any stage has the figure."""
-QUALITY = ("accuracy", "wordErrorRate", "characterErrorRate", "recall", "f1", "loss")
+QUALITY = ("accuracy", "wer", "cer", "recall", "f1", "loss")
 """Of them, those of what a model answers that the summary has of the baseline too."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kompress_api.goals import Goal, GoalResult, holds
 
-SPREAD = ("accuracy", "wordErrorRate", "characterErrorRate", "recall", "f1", "top5", "loss")
+SPREAD = ("accuracy", "wer", "cer", "recall", "f1", "top5", "loss")
 
 
 @dataclass(frozen=True)

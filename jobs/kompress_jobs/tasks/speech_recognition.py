@@ -125,8 +125,8 @@ def rows(scores: torch.Tensor) -> torch.Tensor:
 
 
 def accuracy(values: Mapping[str, float]) -> float:
-    """Of words: 1 - wordErrorRate, which is below 0 where a model says more wrong words than there are."""
-    return 1 - values["wordErrorRate"]
+    """Of words: 1 - wer, which is below 0 where a model says more wrong words than there are."""
+    return 1 - values["wer"]
 
 
 def chance(targets: torch.Tensor, labels: list[str]) -> float:

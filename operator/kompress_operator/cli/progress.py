@@ -12,7 +12,7 @@ from kompress_operator.cli.tables import console, state_of
 from kompress_operator.local.backend import Update
 from kompress_operator.local.tail import Event
 
-SHOWN = {"train/loss": "loss", "validation/accuracy": "accuracy", "validation/wordErrorRate": "word error rate"}
+SHOWN = {"train/loss": "loss", "validation/accuracy": "accuracy", "validation/wer": "word error rate"}
 """Figures beside a bar, and what they are called there."""
 
 

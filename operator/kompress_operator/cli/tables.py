@@ -19,7 +19,7 @@ FIGURES = {
     "latencyP50Ms": "p50 ms",
     "latencyP99Ms": "p99 ms",
 }
-SPOKEN = {"wordErrorRate": "WER", "characterErrorRate": "CER"}
+SPOKEN = {"wer": "WER", "cer": "CER"}
 """What stands in place of accuracy and recall for a model that hears speech."""
 WHOLE = frozenset({"parameters", "macs", "modelSizeBytes"})
 

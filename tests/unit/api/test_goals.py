@@ -41,8 +41,8 @@ def test_bounds(goal: dict[str, object], met: bool) -> None:
     [({"maxDegradation": 0.03}, True), ({"maxDegradation": 0.01}, False), ({"atMost": 0.1}, False), ({"atMost": 0.12}, True)],
 )
 def test_fewer_words_wrong_is_better(bound: dict[str, float], met: bool) -> None:
-    figures = {"adapt": {"wordErrorRate": 0.1}, "ship": {"wordErrorRate": 0.12}}
-    assert judged({"metric": "wordErrorRate", **bound}, figures, task="speech-recognition").met is met
+    figures = {"adapt": {"wer": 0.1}, "ship": {"wer": 0.12}}
+    assert judged({"metric": "wer", **bound}, figures, task="speech-recognition").met is met
 
 
 def test_loss_is_told_along_the_way_from_the_baseline() -> None:

@@ -64,8 +64,8 @@ def test_the_table_shows_every_stage_with_its_figures() -> None:
 
 
 def test_the_table_of_a_recogniser_shows_words_and_characters_in_place_of_accuracy() -> None:
-    own = {"wordErrorRate": 0.12, "characterErrorRate": 0.034, "parameters": 2e5}
-    stages = [StageStatus(name="adapt", state=StageState.SUCCEEDED, result=result(**own, **{"source.wordErrorRate": 1.0}))]
+    own = {"wer": 0.12, "cer": 0.034, "parameters": 2e5}
+    stages = [StageStatus(name="adapt", state=StageState.SUCCEEDED, result=result(**own, **{"source.wer": 1.0}))]
     found = shown(stages_table(CompressionJobStatus(stages=stages)))
     assert found[0].startswith("stage state WER CER parameters")
     assert found[2:] == ["source 1", "adapt Succeeded 0.12 0.034 200,000"]

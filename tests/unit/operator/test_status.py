@@ -30,10 +30,10 @@ def test_the_summary_shows_the_last_stage_against_its_baseline() -> None:
     assert (found.stage, found.progress, found.accuracy, found.smaller, found.faster) == ("report", "2/2", 0.97, 4.0, None)
 
 
-def test_the_summary_of_a_recogniser_has_its_word_error_rate() -> None:
+def test_the_summary_of_a_recogniser_has_its_wer() -> None:
     """`kubectl get -o wide` would show nothing of how good it is."""
-    found = reconcile(observed(stages=(succeeded("adapt"), succeeded("slim", wordErrorRate=0.12))), NOW).status.summary
-    assert (found.word_error_rate, found.accuracy) == (0.12, None)
+    found = reconcile(observed(stages=(succeeded("adapt"), succeeded("slim", wer=0.12))), NOW).status.summary
+    assert (found.wer, found.accuracy) == (0.12, None)
 
 
 def test_times_go_to_text_and_back() -> None:

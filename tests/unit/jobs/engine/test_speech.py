@@ -71,8 +71,8 @@ def test_errors_are_counted_over_all_words_of_the_split() -> None:
     scores = torch.cat([scores_of(text) for text in ("a-b-c--", "a b c a", "-------")])
     targets = transcripts.encode(["abc", "a b a a", "b"], ALPHABET)
     found = recognition.figures(scores, targets, ALPHABET)
-    assert found.values["wordErrorRate"] == pytest.approx((0 + 1 + 1) / (1 + 4 + 1))
-    assert found.values["characterErrorRate"] == pytest.approx((0 + 1 + 1) / (3 + 7 + 1))
+    assert found.values["wer"] == pytest.approx((0 + 1 + 1) / (1 + 4 + 1))
+    assert found.values["cer"] == pytest.approx((0 + 1 + 1) / (3 + 7 + 1))
     assert "accuracy" not in found.values
     for name, value in found.values.items():
         low, high = found.intervals[name]
@@ -83,7 +83,7 @@ def test_errors_are_counted_over_all_words_of_the_split() -> None:
 def test_a_word_with_a_letter_that_train_never_has_is_an_error() -> None:
     """Left out, it would make the test easier than it is."""
     found = recognition.figures(scores_of("a- bb"), transcripts.encode(["a b?"], ALPHABET), ALPHABET, intervals=False)
-    assert found.values["wordErrorRate"] == 0.5
+    assert found.values["wer"] == 0.5
 
 
 def test_frames_behind_a_clip_s_end_say_nothing_and_count_nowhere() -> None:
@@ -335,10 +335,10 @@ def test_two_recognisers_are_compared_clip_by_clip() -> None:
     found = paired.compare(good, bad)
     assert found is not None
     assert (found.flips.lost, found.flips.won, found.classes) == (8, 0, [])
-    assert found.changes["wordErrorRate"].value == pytest.approx(8 / 24)
-    assert found.changes["wordErrorRate"].low > 0
+    assert found.changes["wer"].value == pytest.approx(8 / 24)
+    assert found.changes["wer"].low > 0
     assert {(entry.label, entry.before, entry.after) for entry in found.lost} == {("a b a a", "a b a a", "a b c a"), ("b", "b", "")}
-    assert {"wordErrorRate", "characterErrorRate", "loss"} == set(found.changes)
+    assert {"wer", "cer", "loss"} == set(found.changes)
 
 
 def test_a_user_s_own_data_brings_its_transcripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

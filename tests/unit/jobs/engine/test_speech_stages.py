@@ -52,12 +52,12 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> StageOutput:
 
 
 def test_phrases_are_learned(learned: StageOutput) -> None:
-    assert learned.metrics["wordErrorRate"] < 0.2
-    assert learned.metrics["characterErrorRate"] < 0.1
+    assert learned.metrics["wer"] < 0.2
+    assert learned.metrics["cer"] < 0.1
     assert "accuracy" not in learned.metrics
-    low, high = learned.details["intervals"]["wordErrorRate"]
-    assert low <= learned.metrics["wordErrorRate"] <= high
-    assert learned.details["before"]["metrics"]["wordErrorRate"] > 0.8
+    low, high = learned.details["intervals"]["wer"]
+    assert low <= learned.metrics["wer"] <= high
+    assert learned.details["before"]["metrics"]["wer"] > 0.8
 
 
 def test_what_was_learned_is_taught_pruned_and_shipped(learned: StageOutput, run_stage: RunStage, tmp_path: Path) -> None:
@@ -66,18 +66,18 @@ def test_what_was_learned_is_taught_pruned_and_shipped(learned: StageOutput, run
     taught = run_stage({"distill": distilled}, inputs={"teacher0": learned.folder}, scratch="taught", told=learned, **SPEECH)
     assert taught.folder is not None
     assert taught.details["answers"] == [{"shards": 1, "asked": 1}], "the teacher's frames are kept as any teacher's answers"
-    assert taught.metrics["wordErrorRate"] < 0.3
+    assert taught.metrics["wer"] < 0.3
     cut = {"pruningRatio": 0.25, "roundTo": 1, "scope": "Local", "sensitivity": True, "recovery": {"epochs": 2, **TRAINING}}
     slim = run_stage({"prune": cut}, inputs={"model": taught.folder}, scratch="slim", **SPEECH)
     assert slim.folder is not None
     assert slim.metrics["parameters"] < taught.metrics["parameters"] < learned.metrics["parameters"]
-    assert slim.metrics["wordErrorRate"] < 0.4
+    assert slim.metrics["wer"] < 0.4
     ship = run_stage({"export": SHIP}, inputs={"model": slim.folder, "baseline": learned.folder}, scratch="ship", **SPEECH)
     assert ship.folder is not None
     parity = ship.details["parity"]["ONNX"]
     assert parity["maxAbsolute"] < 1e-2
     assert parity["agreement"] > 0.999
-    for name in ("latencyP50Ms", "baseline.latencyP50Ms", "baseline.wordErrorRate", "throughputPerSecond@ONNX/cpu1/4"):
+    for name in ("latencyP50Ms", "baseline.latencyP50Ms", "baseline.wer", "throughputPerSecond@ONNX/cpu1/4"):
         assert name in ship.metrics
     # What a caller elsewhere does: spectrograms by the file's own numbers, the graph, and the best path by its labels.
     written = json.loads((ship.folder / reload.EXPORT).read_text())
@@ -89,14 +89,14 @@ def test_what_was_learned_is_taught_pruned_and_shipped(learned: StageOutput, run
     said = [transcripts.decode(tokens, written["labels"]).split() for tokens in ctc.best_path(ctc.within(scores, samples))]
     true = [transcripts.decode(row, phrases.labels).split() for row in phrases.test.labels.tolist()]
     exact = sum(one == other for one, other in zip(true, said, strict=True)) / len(true)
-    assert exact > 1 - 4 * ship.metrics["wordErrorRate"] - 1e-9
+    assert exact > 1 - 4 * ship.metrics["wer"] - 1e-9
 
 
 @pytest.mark.parametrize("mode", ["Dynamic", "Static"])
 def test_fewer_bits_hear_as_well(mode: str, learned: StageOutput, run_stage: RunStage) -> None:
     spec = {"mode": mode} | ({"calibration": {"numSamples": 32}} if mode == "Static" else {})
     found = run_stage({"quantize": spec}, inputs={"model": learned.folder}, told=learned, **SPEECH)
-    assert found.metrics["wordErrorRate"] <= learned.metrics["wordErrorRate"] + 0.1
+    assert found.metrics["wer"] <= learned.metrics["wer"] + 0.1
     if mode == "Static":  # Dynamic rounds linear layers, which are few here
         assert found.metrics["modelSizeBytes"] < learned.metrics["modelSizeBytes"]
 
@@ -107,23 +107,21 @@ def test_weights_go_and_a_search_keeps_the_words(learned: StageOutput, run_stage
     search = {"search": {"maxDegradation": 0.3, "maxTrials": 2}, "roundTo": 1, "scope": "Local", "recovery": {"epochs": 1, **TRAINING}}
     found = run_stage({"prune": search}, inputs={"model": learned.folder}, scratch="search", **SPEECH)
     trials = found.details["search"]["trials"]
-    assert trials[0]["accuracy"] > 0.6, "of words on validation, 1 - wordErrorRate"
+    assert trials[0]["accuracy"] > 0.6, "of words on validation, 1 - wer"
     assert found.metrics["parameters"] < learned.metrics["parameters"]
 
 
 def test_a_soup_is_chosen_by_its_words(learned: StageOutput, run_stage: RunStage) -> None:
     soup = {"method": "GreedySoup", "models": [{"from": "one"}, {"from": "other"}]}
     found = run_stage({"fuse": soup}, inputs={"model0": learned.folder, "model1": learned.folder}, **SPEECH)
-    assert found.metrics["wordErrorRate"] == pytest.approx(learned.metrics["wordErrorRate"], abs=0.1), (
-        "of twins, with batch norms seen anew"
-    )
+    assert found.metrics["wer"] == pytest.approx(learned.metrics["wer"], abs=0.1), "of twins, with batch norms seen anew"
     assert found.details["fuse"]["validation"] > 0.6
 
 
 def test_early_stopping_keeps_the_best_words(run_stage: RunStage) -> None:
     """Its default looks at accuracy, which speech has of words only."""
     spec = {"epochs": 5, "learningRate": 1e-6, "batchSize": 64, "earlyStopping": {"patience": 1, "minDelta": 1.0}}
-    with pytest.raises(AccuracyCollapsed, match="nothing was learned: wordErrorRate"):
+    with pytest.raises(AccuracyCollapsed, match="nothing was learned: wer"):
         run_stage({"fineTune": spec}, **SPEECH)
 
 

@@ -136,7 +136,7 @@ def test_an_empty_data_folder_is_unreadable_data(tmp_path):
     [
         ({"task": "speech-recognition"}, MethodRefused, "spec.dataset.source"),
         ({"stages": [STAGES[0], ON_A_GPU]}, MethodRefused, "spec.stages[1].export.targets[0].device"),
-        ({"goals": [{"metric": "wordErrorRate", "atMost": 0.1}]}, MethodRefused, "spec.goals[0].metric"),
+        ({"goals": [{"metric": "wer", "atMost": 0.1}]}, MethodRefused, "spec.goals[0].metric"),
         ({"model": {"source": "timm://resnet10q"}}, UnknownModel, "spec.model.source"),
         ({"dataset": {"format": "imagefolder"}}, DataUnreadable, "spec.dataset.source"),
     ],

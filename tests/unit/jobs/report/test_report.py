@@ -426,26 +426,26 @@ def heard(wrong: list[int]) -> bytes:
 def test_a_recogniser_s_report_speaks_of_words_where_others_speak_of_accuracy(tmp_path):
     job = Job(tmp_path)
     job.task = "speech-recognition"
-    job.goals = [{"metric": "wordErrorRate", "maxDegradation": 0.02}, {"metric": "wordErrorRate", "atMost": 0.2}]
+    job.goals = [{"metric": "wer", "maxDegradation": 0.02}, {"metric": "wer", "atMost": 0.2}]
     rates = {"adapt": ([0, 1], 0.01), "slim": (list(range(1, 20)), 0.095), "ship": (list(range(1, 20)), 0.095)}
     for name, (wrong, rate) in rates.items():
-        metrics = {"wordErrorRate": rate, "characterErrorRate": rate / 2, "loss": 0.2, "modelSizeBytes": 1e6}
-        details = {"intervals": {"wordErrorRate": [rate / 2, 2 * rate]}, "perClass": {}, "samples": 100}
+        metrics = {"wer": rate, "cer": rate / 2, "loss": 0.2, "modelSizeBytes": 1e6}
+        details = {"intervals": {"wer": [rate / 2, 2 * rate]}, "perClass": {}, "samples": 100}
         cut = {"layers": [], "search": PRUNED["search"]} if name == "slim" else {}
         job.commit(name, metrics, details | cut, {"bundle.json": b"{}", "measurements/test.parquet": heard(wrong)})
     run(job, tmp_path / "scratch")
     page, card = page_of(job), job.store.read("jobs/u-1/model-card.md").decode()
-    assert "1 of 2 goals missed: wordErrorRate loses &lt;= 0.02" in page
+    assert "1 of 2 goals missed: wer loses &lt;= 0.02" in page
     assert "Word error rate changed by +8.50 points, 95 % interval" in page
     assert "holds in 100.0 % of test sets drawn anew" in page, "under a fifth, whatever the clips"
     assert "accuracy of words (1 - word error rate) on validation" in page
     for text in (page, card):
         assert "Accuracy changed" not in text
-        assert "wordErrorRate" in text
+        assert "wer" in text
     assert "<td>1</td><td>18</td>" not in page
     assert "Right before, wrong now" in page
     assert "no go" in page
     assert "Of 100 samples 18 were right before and are wrong now, 1 the other way round" in card
     assert "Macro F1" not in card
     assert "No class is worse" not in card
-    assert "| wordErrorRate | 0.0950 (0.0475 to 0.1900) | 0.0100 |" in card
+    assert "| wer | 0.0950 (0.0475 to 0.1900) | 0.0100 |" in card
