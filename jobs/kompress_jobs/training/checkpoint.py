@@ -169,7 +169,8 @@ class Checkpoints:
         state.loss.fill_(loss)
 
     def not_finite(self, state: State, plan: Plan, what: str) -> LossNotFinite:
-        """Collective: the error, with the first step at fault and what is left."""
+        """Collective: the error, with the first step at fault and what is left. A checkpoint that is on its way is from before."""
+        self.finish()
         steps = self.gang.gather(state.bad.view(1))
         step = int(steps[steps > 0].min()) if steps.any() else state.step
         kept = self.gang.broadcast(self.store.newest() if self.gang.rank == 0 else None)

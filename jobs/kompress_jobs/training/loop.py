@@ -181,7 +181,6 @@ class Reporter:
         steps = max(1, state.step - state.logged)
         loss = float(self.gang.mean(state.loss)) / steps
         if not math.isfinite(loss):
-            checkpoints.finish()  # one from before is good
             raise checkpoints.not_finite(state, self.plan, f"the loss became {loss}")
         state.loss.zero_()
         state.logged = state.step
