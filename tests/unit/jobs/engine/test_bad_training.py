@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kompress_jobs import data
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.data import Data, MemorySplit
 from kompress_jobs.engine import Bench, Measured
+from kompress_jobs.storage.checkpoints import CheckpointStore
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.state import build_state
 
@@ -51,8 +53,24 @@ def test_the_first_step_whose_loss_is_not_finite_is_named_and_a_checkpoint_from_
     assert f"step {newest.step} is kept" in caught.value.message
 
 
-def test_weights_that_are_not_finite_are_never_saved_though_the_loss_still_was(make_context: MakeContext) -> None:
+def test_weights_that_are_not_finite_are_never_saved_though_the_loss_still_was(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the good checkpoint is named, though its commit is still under way then."""
     context = make_context({"fineTune": {"epochs": 1, "batchSize": 32, "checkpoint": {"everySteps": 3}}})
+    asked, commit, newest = threading.Event(), CheckpointStore.commit, CheckpointStore.newest
+
+    def late(store: CheckpointStore, step: int) -> object:
+        asked.wait(1)  # who asks before the commit finds nothing
+        return commit(store, step)
+
+    def look(store: CheckpointStore) -> object:
+        found = newest(store)
+        asked.set()
+        return found
+
+    monkeypatch.setattr(CheckpointStore, "commit", late)
+    monkeypatch.setattr(CheckpointStore, "newest", look)
 
     def ruin(step: int, model: nn.Module, loss: torch.Tensor) -> torch.Tensor:
         if step == 6:
