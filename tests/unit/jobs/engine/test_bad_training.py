@@ -58,9 +58,15 @@ def test_weights_that_are_not_finite_are_never_saved_though_the_loss_still_was(
 ) -> None:
     """And the good checkpoint is named, though its commit is still under way then."""
     context = make_context({"fineTune": {"epochs": 1, "batchSize": 32, "checkpoint": {"everySteps": 3}}})
-    asked, commit, newest = threading.Event(), CheckpointStore.commit, CheckpointStore.newest
+    uploaded, asked = threading.Event(), threading.Event()
+    commit, newest, upload = CheckpointStore.commit, CheckpointStore.newest, CheckpointStore.upload
+
+    def told(store: CheckpointStore, *files: Any) -> None:
+        upload(store, *files)
+        uploaded.set()
 
     def late(store: CheckpointStore, step: int) -> object:
+        asked.clear()
         asked.wait(1)  # who asks before the commit finds nothing
         return commit(store, step)
 
@@ -69,10 +75,12 @@ def test_weights_that_are_not_finite_are_never_saved_though_the_loss_still_was(
         asked.set()
         return found
 
-    monkeypatch.setattr(CheckpointStore, "commit", late)
-    monkeypatch.setattr(CheckpointStore, "newest", look)
+    for name, function in {"upload": told, "commit": late, "newest": look}.items():
+        monkeypatch.setattr(CheckpointStore, name, function)
 
     def ruin(step: int, model: nn.Module, loss: torch.Tensor) -> torch.Tensor:
+        if step == 4:
+            assert uploaded.wait(60)  # so that a commit is under way at step 6
         if step == 6:
             loss.register_hook(lambda gradient: gradient * float("inf"))  # as a gradient that overflows does
             context.stop.request()  # so that a checkpoint follows
