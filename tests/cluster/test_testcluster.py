@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from testcluster import settings
 from testcluster.cluster import Cluster, Connection, kept_logs, running, sweep
 from testcluster.processes import ClusterError, identity
 from testcluster.servers import S3, Mlflow
@@ -100,3 +101,10 @@ def test_another_cluster_of_the_same_name_is_refused_with_the_way_out() -> None:
     settings = Settings(name=f"same-{os.getpid()}", control_plane=False, s3=True)
     with running(settings), pytest.raises(ClusterError, match=r"other settings.*--name same-\d+ down"):
         Cluster.up(Settings(name=settings.name, control_plane=False, mlflow=True))
+
+
+def test_a_clone_that_pods_would_not_see_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every pod of a stage says, minutes later, that there is no python."""
+    monkeypatch.setattr(settings, "REPOSITORY", Path("/tmp/clone"))
+    with pytest.raises(ClusterError, match="/tmp/clone lies below /tmp"):
+        settings.host_mounts()

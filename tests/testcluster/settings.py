@@ -13,6 +13,8 @@ from testcluster.processes import ClusterError, locked
 
 REAL_NODE_PORTS = {"api": 6443, "s3": 9000, "mlflow": 5000}
 """On `HOST_IP`, which is the cluster's own: manifests may name them."""
+POD_TMP = Path("/tmp")
+"""Where pods of stages mount a folder of their own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,12 @@ def host_mounts() -> tuple[str, ...]:
     """What a pod needs to run this Python environment and this repository's code: each at its own path.
 
     A Python with a shared library finds it by absolute path: moved, it may silently run the system's.
+
+    Raises:
+        ClusterError: A pod would not see it, behind the /tmp of its own.
     """
     prefixes = ["/usr", sys.base_prefix, sys.prefix, str(REPOSITORY)]
     paths = [Path(prefix).resolve() for prefix in prefixes]
+    if hidden := [path for path in paths if path.is_relative_to(POD_TMP)]:
+        raise ClusterError(f"{hidden[0]} lies below {POD_TMP}, and every pod has a {POD_TMP} of its own: clone the repository elsewhere")
     return tuple(str(path) for i, path in enumerate(paths) if not any(path.is_relative_to(other) for other in paths[:i] + paths[i + 1 :]))
