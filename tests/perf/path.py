@@ -74,7 +74,7 @@ def whole() -> Iterator[Row]:
         finally:
             shutil.rmtree(folder)
 
-    yield Result("`kompress run` of the example", "s", "four bare torchrun scripts", Goal(1.15, "at_most"), pairs(ours, bare, LONG_PAIRS))
+    yield Result("the whole run of the example", "s", "four bare torchrun scripts", Goal(1.15, "at_most"), pairs(ours, bare, LONG_PAIRS))
     yield from gains("the example", shipped["metrics"], shipped["details"], faster=5.0)
 
 
