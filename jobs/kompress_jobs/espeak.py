@@ -1,4 +1,4 @@
-"""Sound that Debian's espeak-ng speaks on this machine (no download), for the data sets of `builtins/`.
+"""Sound that Debian's espeak-ng speaks on this machine (no download), and its voices, for the data sets of `builtins/`.
 
 Speaking takes half a minute, so the clips of a set are kept in `$XDG_CACHE_HOME/kompress/<set>` (default ~/.cache), one file for each
 version of espeak-ng and each set of arguments; processes that want the same one wait for the first.
@@ -13,19 +13,27 @@ import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 
+from kompress_api.base import Model
 from kompress_api.canonical import digest
-from kompress_api.errors import DataUnreadable
+from kompress_api.errors import DataUnreadable, InvalidManifest
+from kompress_api.places import Dataset
 from kompress_jobs import sound
+from kompress_jobs.data import rank_of
 from kompress_jobs.samples import Clips
 
 ACCENTS = ("en", "en-us")
 """British and American. espeak-ng 1.51 does not apply a variant to `en-gb`: all voices would be one."""
 SPEED, PITCH = 160, 50
 """Words a minute; 0 to 99."""
+VOICES_OF_A_REHEARSAL = 5
+"""When the first samples are enough: few, and yet a voice for each split."""
+
+Arguments = TypeVar("Arguments", bound=Model)
 
 
 def espeak(*arguments: str) -> bytes:
@@ -56,6 +64,23 @@ def voices() -> list[str]:
     """Names of the voice variants."""
     listed = espeak("--voices=variant").decode()
     return [found.group(1) for line in listed.splitlines() if (found := re.search(r"!v/(\S+(?: \S+)*)", line))]
+
+
+def chosen_voices(wanted: int | None, first: int | None) -> list[str]:
+    """So many of them (None: all), in the order of their names' hashes; with `first` a few."""
+    names = voices()
+    few = VOICES_OF_A_REHEARSAL if first is not None else len(names)
+    return sorted(names, key=rank_of)[: min(wanted or len(names), few)]
+
+
+def arguments_of(kind: type[Arguments], dataset: Dataset, known: str) -> Arguments:
+    """dataset.arguments; raises InvalidManifest with the argument at fault, and what is `known`."""
+    try:
+        return kind.model_validate(dataset.arguments)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        raise InvalidManifest(f"{name}: {problem['msg']}", hint=f"{known} can be set", field=f"spec.dataset.arguments.{name}") from error
 
 
 def kept(name: str, asked: Sequence[Any], make: Callable[[], Clips]) -> Clips:

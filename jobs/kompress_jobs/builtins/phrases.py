@@ -8,15 +8,14 @@ the rest validation. `arguments: {phrases: 8, voices: 20}` makes a smaller set. 
 import hashlib
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from kompress_api.base import Model
-from kompress_api.errors import InvalidManifest
 from kompress_api.places import Dataset
 from kompress_jobs import espeak, sound, transcripts
-from kompress_jobs.builtins.words import TEST_SHARE, VOICES_OF_A_REHEARSAL, WORDS, distinct, parted
-from kompress_jobs.data import HELD_OUT, Data, MemorySplit, Split, rank_of
-from kompress_jobs.espeak import ACCENTS, PITCH, SPEED, version, voices
+from kompress_jobs.builtins.words import TEST_SHARE, WORDS, distinct, parted
+from kompress_jobs.data import HELD_OUT, Data, MemorySplit, Split
+from kompress_jobs.espeak import ACCENTS, PITCH, SPEED, chosen_voices, version
 from kompress_jobs.samples import Clips
 
 FEWEST, MOST = 2, 4
@@ -46,9 +45,7 @@ def made_of(dataset: Dataset) -> dict[str, str]:
 def load(dataset: Dataset, first: int | None = None) -> Data:
     """The data set in memory; with `first` with few voices. Raises DataUnreadable without espeak-ng, InvalidManifest for its arguments."""
     asked = arguments_of(dataset)
-    names = voices()
-    few = VOICES_OF_A_REHEARSAL if first is not None else len(names)
-    chosen = sorted(names, key=rank_of)[: min(asked.voices or len(names), few)]
+    chosen = chosen_voices(asked.voices, first)
     texts = [phrase(voice, number, asked.words) for voice in chosen for number in range(asked.phrases)]
     samples = sound.clip_samples(dataset.clip_seconds or SECONDS, 0.0)
     clips = kept(texts, chosen, asked.phrases, samples)
@@ -86,13 +83,4 @@ def kept(texts: list[str], chosen: list[str], phrases: int, samples: int) -> Cli
 
 def arguments_of(dataset: Dataset) -> Arguments:
     """Raises InvalidManifest with the argument at fault."""
-    try:
-        return Arguments.model_validate(dataset.arguments)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        raise InvalidManifest(
-            f"{name}: {problem['msg']}",
-            hint=f"words (2 to {len(WORDS)}), phrases (of each voice) and voices (3 or more) can be set",
-            field=f"spec.dataset.arguments.{name}",
-        ) from error
+    return espeak.arguments_of(Arguments, dataset, f"words (2 to {len(WORDS)}), phrases (of each voice) and voices (3 or more)")

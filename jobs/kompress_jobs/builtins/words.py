@@ -9,14 +9,13 @@ the voices are test, 10 % of the rest validation. `arguments: {words: 6, voices:
 import hashlib
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from kompress_api.base import Model
-from kompress_api.errors import InvalidManifest
 from kompress_api.places import Dataset
 from kompress_jobs import espeak, sound
-from kompress_jobs.data import HELD_OUT, Data, MemorySplit, Split, cut, rank_of
-from kompress_jobs.espeak import ACCENTS, PITCH, SPEED, version, voices
+from kompress_jobs.data import HELD_OUT, Data, MemorySplit, Split, cut
+from kompress_jobs.espeak import ACCENTS, PITCH, SPEED, chosen_voices, version
 from kompress_jobs.samples import Clips
 
 WORDS = (
@@ -25,8 +24,6 @@ WORDS = (
 )
 TEST_SHARE = 0.2
 SECONDS = 1.0
-VOICES_OF_A_REHEARSAL = 5
-"""When the first samples are enough: few, and yet a voice for each split."""
 
 
 class Arguments(Model):
@@ -46,9 +43,7 @@ def made_of(dataset: Dataset) -> dict[str, str]:
 def load(dataset: Dataset, first: int | None = None) -> Data:
     """The data set in memory; with `first` with few voices. Raises DataUnreadable without espeak-ng, InvalidManifest for its arguments."""
     asked = arguments_of(dataset)
-    names = voices()
-    few = VOICES_OF_A_REHEARSAL if first is not None else len(names)
-    chosen = sorted(names, key=rank_of)[: min(asked.voices or len(names), few)]
+    chosen = chosen_voices(asked.voices, first)
     words = WORDS[: asked.words]
     samples = sound.clip_samples(dataset.clip_seconds or SECONDS, 0.0)
     clips = kept(words, chosen, samples)
@@ -81,16 +76,7 @@ def parted(members: list[int], chosen: list[str], share: float) -> tuple[list[in
 
 def arguments_of(dataset: Dataset) -> Arguments:
     """Raises InvalidManifest with the argument at fault."""
-    try:
-        return Arguments.model_validate(dataset.arguments)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        raise InvalidManifest(
-            f"{name}: {problem['msg']}",
-            hint=f"words (2 to {len(WORDS)}) and voices (3 or more) can be set",
-            field=f"spec.dataset.arguments.{name}",
-        ) from error
+    return espeak.arguments_of(Arguments, dataset, f"words (2 to {len(WORDS)}) and voices (3 or more)")
 
 
 def kept(words: tuple[str, ...], chosen: list[str], samples: int) -> Clips:

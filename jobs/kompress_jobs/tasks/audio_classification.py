@@ -5,6 +5,8 @@ it is the same whatever the model sees. Its random numbers come in from outside,
 the seed and the step alone and not on the number of processes.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -88,13 +90,18 @@ def draw(mode: str, samples: int, generator: torch.Generator) -> torch.Tensor:
 
 def augment(clips: Samples, mode: str, draws: torch.Tensor) -> Samples:
     """Augment clips; `draws` are their rows of `draw`."""
+    return augmented(clips, mode, draws, shift)
+
+
+def augmented(clips: Samples, mode: str, draws: torch.Tensor, move: Callable[[Clips, torch.Tensor], Clips]) -> Samples:
+    """`augment` with a way to move clips in time."""
     assert isinstance(clips, Clips)
     if mode == "None":
         return clips
     draws = draws.to(clips.waves.device)
     if mode == "Standard":
         clips = mask_time(mask_band(clips, draws[:, 4:6]), draws[:, 2:4])
-    moved = shift(clips, draws[:, 0])
+    moved = move(clips, draws[:, 0])
     return Clips(change_gain(moved.waves, draws[:, 1]), moved.lengths)
 
 

@@ -21,10 +21,8 @@ from kompress_jobs.samples import Clips, Samples
 from kompress_jobs.tasks.audio_classification import (
     DRAWS,
     SHIFT,
-    change_gain,
+    augmented,
     draw,
-    mask_band,
-    mask_time,
     not_taken,
     refitted,
     require_sound,
@@ -136,14 +134,7 @@ def chance(targets: torch.Tensor, labels: list[str]) -> float:
 
 def augment(clips: Samples, mode: str, draws: torch.Tensor) -> Samples:
     """Augment clips; `draws` are their rows of `draw`."""
-    assert isinstance(clips, Clips)
-    if mode == "None":
-        return clips
-    draws = draws.to(clips.waves.device)
-    if mode == "Standard":
-        clips = mask_time(mask_band(clips, draws[:, 4:6]), draws[:, 2:4])
-    moved = delay(clips, draws[:, 0])
-    return Clips(change_gain(moved.waves, draws[:, 1]), moved.lengths)
+    return augmented(clips, mode, draws, delay)
 
 
 def delay(clips: Clips, draws: torch.Tensor) -> Clips:

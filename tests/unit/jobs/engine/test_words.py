@@ -57,7 +57,7 @@ def test_no_voice_is_in_two_splits(tmp_path: Path) -> None:
     }
     assert sum(map(len, rows.values())) == len(set().union(*rows.values()))
     assert len(set().union(*rows.values())) > 30, "a variant that is not applied would be one voice under many names"
-    every = sorted(words.voices(), key=data.rank_of)[:6]
+    every = sorted(words.espeak.voices(), key=data.rank_of)[:6]
     test = min(every, key=lambda voice: (data.rank_of(voice), voice))
     spoken = words.spoken(("zero",), [test], 16_000).waves.float() / 32_768
     assert all(wave.numpy().tobytes() in rows["test"] for wave in spoken)
@@ -75,7 +75,7 @@ def test_processes_that_start_together_make_it_once(own_cache: Path) -> None:
         "from kompress_jobs.builtins import words\n"
         "kept = words.spoken\n"
         "words.spoken = lambda *a: print('made') or kept(*a)\n"
-        "words.kept(('zero', 'one'), words.voices()[:3], 16000)\n"
+        "words.kept(('zero', 'one'), words.espeak.voices()[:3], 16000)\n"
     )
     started = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=dict(os.environ)) for _ in range(2)]
     said = b"".join(process.communicate()[0] for process in started)
