@@ -139,7 +139,7 @@ class Bench:
         rows = torch.arange(min(len(self.data.train), SAMPLES_TOLD))
         samples, seen = self.data.train.read(rows)
         with torch.no_grad():
-            frames = found.model.eval()(*found.description.preprocessing.sample(1)).shape[1]
+            frames = self.task.scores_of(found.model.eval()(*found.description.preprocessing.sample(1))).shape[1]
         if cut := int((samples.lengths == samples.waves.shape[1]).sum()):  # type: ignore[union-attr]
             self.context.events.warning(
                 f"{cut} of {len(seen)} training clips that were looked at are as long as clips may be: of those that were cut the "
