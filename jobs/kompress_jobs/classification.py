@@ -7,7 +7,8 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs.measure import classification, multilabel
-from kompress_jobs.measure.classification import Figures, predictions
+from kompress_jobs.measure.classification import Figures
+from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.samples import Samples
 
 __all__ = ["accuracy", "chance", "figures", "logits", "loss", "predictions", "rows"]
@@ -55,6 +56,11 @@ def figures(scores: torch.Tensor, targets: torch.Tensor, labels: list[str], *, i
     """Figures of scores (samples, labels); targets with two axes are several labels a sample."""
     found: Figures = (classification if targets.ndim == 1 else multilabel).figures(scores, targets, labels, intervals=intervals)
     return found
+
+
+def predictions(scores: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor, labels: list[str]) -> Predictions:
+    """What scores (samples, labels) say of each sample; `positions` (samples,) in the split."""
+    return (classification if targets.ndim == 1 else multilabel).predictions(scores, targets, positions, labels)
 
 
 def rows(scores: torch.Tensor) -> torch.Tensor:

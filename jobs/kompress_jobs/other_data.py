@@ -80,7 +80,7 @@ def answered(dataset: Dataset, index: int, model: Answering, main: Data | Planne
     scored = task.figures(scores, split.labels[positions], model.labels)
     said = with_predictions(scored, task, scores, positions, split, model.labels).predictions
     intervals = {metric: list(interval) for metric, interval in scored.intervals.items()}
-    assert said is not None  # the preflight has refused tasks that keep none
+    assert said is not None
     return said.named(split, metrics=scored.values, intervals=intervals, samples=scored.samples)
 
 
@@ -103,20 +103,28 @@ def relabelled(found: Data, labels: list[str], *, field: str) -> Split:
             hint="give the data set the labels of spec.dataset; some may be missing",
             field=field,
         )
-    return Relabelled(found.test, torch.tensor([labels.index(label) for label in found.labels]))
+    return Relabelled(found.test, torch.tensor([labels.index(label) for label in found.labels]), len(labels))
 
 
 def rehearse(spec: CompressionJobSpec, main: Data, model: Loaded, task: ModuleType, scratch: Path) -> None:
     """Read the first samples of each data set and let the source model answer some; raises KompressErrors by field path."""
     for index, dataset in enumerate(spec.evaluation.datasets):
         field = field_of(index)
-        if not hasattr(task, "predictions") or main.test.labels.ndim != 1:
+        if main.transcribed:
             raise MethodRefused(
-                "data sets are compared sample by sample, which is built for tasks with one label a sample",
+                "data sets are compared sample by sample, which is built for labels, not for transcripts",
                 hint="leave datasets out",
                 field=field,
             )
-        split = relabelled(data.load(fitted(dataset, main), scratch, field=field, first=FIRST_SAMPLES), main.labels, field=field)
+        found = data.load(fitted(dataset, main), scratch, field=field, first=FIRST_SAMPLES)
+        if found.multi_label != main.multi_label:
+            one, several = "one label a sample", "several labels a sample"
+            raise MethodRefused(
+                f"the data set has {several if found.multi_label else one}, spec.dataset {several if main.multi_label else one}",
+                hint="set multiLabel as spec.dataset does",
+                field=f"{field}.multiLabel",
+            )
+        split = relabelled(found, main.labels, field=field)
         samples, _ = split.read(torch.arange(min(SAMPLES_TRIED, len(split))))
         try:
             with torch.no_grad():

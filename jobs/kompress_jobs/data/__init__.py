@@ -61,15 +61,20 @@ class MemorySplit:
 
 @dataclass
 class Relabelled:
-    """A split whose labels are counted in another order."""
+    """A split whose labels are counted in another order, among others."""
 
     stored: Split
     numbers: torch.Tensor
     """Label of the stored split -> label here, (classes,), int64."""
+    count: int
+    """Labels here."""
 
     @property
     def labels(self) -> torch.Tensor:
-        return self.numbers[self.stored.labels]
+        stored = self.stored.labels
+        if stored.ndim == 1:
+            return self.numbers[stored]
+        return torch.zeros(len(stored), self.count, dtype=torch.bool).index_copy(1, self.numbers, stored)
 
     @property
     def names(self) -> Sequence[str]:

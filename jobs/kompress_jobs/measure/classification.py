@@ -81,10 +81,8 @@ def figures(scores: torch.Tensor, targets: torch.Tensor, labels: list[str], *, i
     return Figures(values, found, per_class, samples)
 
 
-def predictions(scores: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor, labels: list[str]) -> Predictions | None:
-    """What the scores say of each sample; `positions` (samples,) in the split. None with several labels a sample."""
-    if targets.ndim != 1:
-        return None
+def predictions(scores: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor, labels: list[str]) -> Predictions:
+    """What the scores say of each sample; `positions` (samples,) in the split."""
     order = positions.argsort()
     scores, targets = scores[order].double(), targets[order]
     predicted = scores.argmax(1)

@@ -4,10 +4,12 @@ Macro figures are means over the labels that the split has, micro figures count 
 on Multi-Label Learning Algorithms, 2014). Average precision is the area under the steps of precision over recall, as in scikit-learn.
 """
 
+import numpy
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from kompress_jobs.measure.classification import RESAMPLES, Figures, Interval, quantiles, wilson
+from kompress_jobs.measure.predictions import Marked, Predictions
 
 
 def figures(scores: torch.Tensor, targets: torch.Tensor, labels: list[str], *, intervals: bool = True) -> Figures:
@@ -33,6 +35,23 @@ def figures(scores: torch.Tensor, targets: torch.Tensor, labels: list[str], *, i
         per_class[label] = {"recall": hits / count if count else 0.0, "low": low, "high": high, "samples": count}
         per_class[label]["averagePrecision"] = float(precisions[index])
     return Figures(values, found, per_class, samples)
+
+
+def predictions(scores: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor, labels: list[str]) -> Predictions:
+    """What the scores say of each sample; `positions` (samples,) in the split."""
+    order = positions.argsort()
+    scores, targets = scores[order].double(), targets[order]
+    said = scores > 0
+    return Predictions(
+        labels=labels,
+        positions=positions[order].numpy(),
+        names=[],
+        targets=numpy.zeros(len(scores), dtype=numpy.int64),
+        predicted=(said != targets).any(1).long().numpy(),
+        confidence=logsigmoid(scores.abs()).mean(1).exp().numpy(),
+        losses=binary_cross_entropy_with_logits(scores, targets.double(), reduction="none").mean(1).numpy(),
+        marked=Marked(targets.numpy(), said.numpy()),
+    )
 
 
 def means(said: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:

@@ -81,7 +81,7 @@ class Comparison:
     samples: int
     flips: Flips
     changes: dict[str, Change]
-    """accuracy, recall, f1, loss, and top5 where it is known; of recognisers wer, cer, loss."""
+    """accuracy, recall, f1, loss, top5 where it is known; f1Micro with several labels a sample; of recognisers wer, cer."""
     classes: list[ClassFlips]
     """Classes with samples, those that lost most first."""
     lost: list[Flipped]
@@ -131,9 +131,10 @@ def by_class(before: Predictions, after: Predictions) -> list[ClassFlips]:
     """Flips of every class that has samples, the greatest loss of recall first."""
     found = []
     for index, label in enumerate(before.labels):
-        mine = before.targets == index
+        mine = before.marked.true[:, index] if before.marked else before.targets == index
         if mine.any():
-            flips, recalls = Flips.of(before.right[mine], after.right[mine]), (float(side.right[mine].mean()) for side in (before, after))
+            right = [(side.marked.said[:, index] if side.marked else side.right)[mine] for side in (before, after)]
+            flips, recalls = Flips.of(*right), (float(side.mean()) for side in right)
             found.append(ClassFlips(flips.lost, flips.won, flips.p, label, int(mine.sum()), *recalls))
     return sorted(holm(found), key=lambda entry: (entry.after - entry.before, entry.label))
 
@@ -152,11 +153,10 @@ def flipped(before: Predictions, after: Predictions, rows: Array) -> list[Flippe
     """The samples at `rows` (bool), the surest answers of the model after first."""
     chosen = numpy.flatnonzero(rows)
     chosen = chosen[numpy.argsort(-after.confidence[chosen], kind="stable")]
-    labels = before.labels
     return [
         Flipped(
             name=before.names[row] if before.names else f"sample {before.positions[row]}",
-            label=before.spoken.true[row] if before.spoken else labels[before.targets[row]],
+            label=true(before, row),
             before=said(before, row),
             after=said(after, row),
             confidence=round(float(after.confidence[row]), 4),
@@ -165,9 +165,23 @@ def flipped(before: Predictions, after: Predictions, rows: Array) -> list[Flippe
     ]
 
 
+def true(side: Predictions, row: int) -> str:
+    """What should be said of a sample."""
+    if side.marked:
+        return listed(side.labels, side.marked.true[row])
+    return side.spoken.true[row] if side.spoken else side.labels[side.targets[row]]
+
+
 def said(side: Predictions, row: int) -> str:
     """What a model says of a sample."""
+    if side.marked:
+        return listed(side.labels, side.marked.said[row])
     return side.spoken.said[row] if side.spoken else side.labels[side.predicted[row]]
+
+
+def listed(labels: Sequence[str], marks: Array) -> str:
+    """The labels of one sample."""
+    return ", ".join(labels[index] for index in numpy.flatnonzero(marks)) or "none"
 
 
 def draws(sides: Sequence[Predictions], resamples: int = RESAMPLES) -> dict[str, Array]:
@@ -186,6 +200,8 @@ def figures(sides: Sequence[Predictions], rows: Array) -> dict[str, list[float]]
             "cer": [float(side.wrong_characters[rows].sum() / max(1, side.characters[rows].sum())) for side in spoken],
             "loss": [float(side.losses[rows].mean()) for side in sides],
         }
+    if sides[0].marked:
+        return of_several(sides, rows)
     classes, targets = len(sides[0].labels), sides[0].targets[rows]
     true = numpy.bincount(targets, minlength=classes)
     present = true > 0
@@ -203,4 +219,20 @@ def figures(sides: Sequence[Predictions], rows: Array) -> dict[str, list[float]]
         found["loss"].append(float(side.losses[rows].mean()))
         if "top5" in found and side.top5 is not None:
             found["top5"].append(float(side.top5[rows].mean()))
+    return found
+
+
+def of_several(sides: Sequence[Predictions], rows: Array) -> dict[str, list[float]]:
+    """Figures where a sample may carry several labels; as `measure.multilabel` has them, but for what needs scores."""
+    found: dict[str, list[float]] = {"accuracy": [], "recall": [], "f1": [], "f1Micro": [], "loss": []}
+    for side in sides:
+        assert side.marked is not None
+        marked = side.marked.at(rows)
+        hits, yes, carried = ((marked.said & marked.true).sum(0), marked.said.sum(0), marked.true.sum(0))
+        present = carried > 0
+        found["accuracy"].append(float(side.right[rows].mean()))
+        found["recall"].append(float((hits / carried.clip(1))[present].mean()) if present.any() else 0.0)
+        found["f1"].append(float((2 * hits / (yes + carried).clip(1))[present].mean()) if present.any() else 0.0)
+        found["f1Micro"].append(float(2 * hits.sum() / max(1, yes.sum() + carried.sum())))
+        found["loss"].append(float(side.losses[rows].mean()))
     return found

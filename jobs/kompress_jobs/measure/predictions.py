@@ -26,6 +26,8 @@ OWN, SOURCE, BASELINE = "test", "source", "baseline"
 """Of the stage's own model, of spec.model where the stage starts from it, of the baseline that an export lowered beside its own."""
 ABOUT = b"kompress"
 """Key of the file's metadata: JSON."""
+TRUE_LABELS, SAID_LABELS = "trueLabels", "saidLabels"
+"""Columns of lists, where a sample may carry several labels."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,8 +53,20 @@ COUNTS = ("wrong_words", "words", "wrong_characters", "characters")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Marked:
+    """Which labels each sample carries, where it may carry several, and which a model gives it; arrays are (samples, labels), bool."""
+
+    true: Array
+    said: Array
+
+    def at(self, rows: Array) -> "Marked":
+        """Some of them."""
+        return Marked(self.true[rows], self.said[rows])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """Of a classifier with one label a sample, or of a recogniser; all arrays are (samples,), sorted by position."""
+    """Of a classifier or a recogniser; all arrays are (samples,), sorted by position."""
 
     labels: list[str]
     """Names of the classes that targets and predictions count."""
@@ -61,17 +75,19 @@ class Predictions:
     names: list[str]
     """What the samples are called (a file, a row of a table); empty where the data has no names."""
     targets: Array
-    """int64; of a recogniser 0."""
+    """int64; of a recogniser, or with several labels a sample, 0."""
     predicted: Array
-    """int64; of a recogniser 0 where every word is right, else 1."""
+    """int64; of a recogniser 0 where every word is right, with several labels a sample where every label is, else 1."""
     confidence: Array
-    """Probability of what was predicted, float64; of a recogniser the geometric mean over frames."""
+    """Probability of what was predicted, float64; of a recogniser the geometric mean over frames, of several labels over labels."""
     losses: Array
-    """Cross-entropy, natural logarithm, float64; of a recogniser CTC's loss."""
+    """Cross-entropy, natural logarithm, float64; of a recogniser CTC's loss, of several labels the mean of binary ones."""
     top5: Array | None = None
     """Whether the label is among the five best, bool; None with five classes or fewer."""
     spoken: Spoken | None = None
     """Of a recogniser."""
+    marked: Marked | None = None
+    """Where a sample may carry several labels."""
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What else is known of them, JSON."""
 
@@ -97,7 +113,8 @@ class Predictions:
         top5 = None if self.top5 is None else self.top5[rows]
         arrays = {name: getattr(self, name)[rows] for name in ("positions", "targets", "predicted", "confidence", "losses")}
         spoken = None if self.spoken is None else self.spoken.at(rows)
-        return dataclasses.replace(self, names=names, top5=top5, spoken=spoken, **arrays)
+        marked = None if self.marked is None else self.marked.at(rows)
+        return dataclasses.replace(self, names=names, top5=top5, spoken=spoken, marked=marked, **arrays)
 
 
 def encode(found: Predictions) -> bytes:
@@ -116,6 +133,9 @@ def encode(found: Predictions) -> bytes:
     if found.spoken is not None:
         columns |= {name: pyarrow.array(getattr(found.spoken, name), pyarrow.string()) for name in ("true", "said")}
         columns |= {name: pyarrow.array(getattr(found.spoken, name), pyarrow.int64()) for name in COUNTS}
+    if found.marked is not None:
+        sides = {TRUE_LABELS: found.marked.true, SAID_LABELS: found.marked.said}
+        columns |= {name: pyarrow.array([row.nonzero()[0] for row in rows], pyarrow.list_(pyarrow.int32())) for name, rows in sides.items()}
     about = json.dumps({"labels": found.labels, **found.about}, sort_keys=True).encode()
     target = io.BytesIO()
     parquet.write_table(pyarrow.table(columns, metadata={ABOUT: about}), target, compression="zstd")
@@ -128,8 +148,9 @@ def decode(content: bytes) -> Predictions:
         table = parquet.read_table(pyarrow.BufferReader(content))
         about = json.loads((table.schema.metadata or {})[ABOUT])
         columns = {name: table[name] for name in table.column_names}
+        labels = about.pop("labels")
         return Predictions(
-            labels=about.pop("labels"),
+            labels=labels,
             positions=columns["position"].to_numpy(),
             names=columns["name"].to_pylist() if "name" in columns else [],
             targets=columns["target"].to_numpy().astype(numpy.int64),
@@ -140,10 +161,21 @@ def decode(content: bytes) -> Predictions:
             spoken=Spoken(columns["true"].to_pylist(), columns["said"].to_pylist(), **{name: columns[name].to_numpy() for name in COUNTS})
             if "said" in columns
             else None,
+            marked=Marked(*(marks(columns[name].to_pylist(), len(labels)) for name in (TRUE_LABELS, SAID_LABELS)))
+            if SAID_LABELS in columns
+            else None,
             about=about,
         )
     except (pyarrow.ArrowException, KeyError) as error:
         raise ValueError(f"no file of predictions: {error}") from error
+
+
+def marks(rows: Sequence[Sequence[int]], labels: int) -> Array:
+    """(rows, labels), bool: where each row has its labels."""
+    found = numpy.zeros((len(rows), labels), dtype=bool)
+    for row, named in zip(found, rows, strict=True):
+        row[named] = True
+    return found
 
 
 def write(folder: Path, found: Mapping[str, Predictions | None]) -> None:

@@ -51,6 +51,6 @@ def evaluate(
 def with_predictions(
     found: Figures, task: ModuleType, scores: torch.Tensor, positions: torch.Tensor, split: Split, labels: list[str]
 ) -> Figures:
-    """The figures with what was said of each sample, by its name; as they are where the task keeps none."""
-    said = task.predictions(scores, split.labels[positions], positions, labels) if hasattr(task, "predictions") else None
-    return found if said is None else dataclasses.replace(found, predictions=said.named(split))
+    """The figures with what was said of each sample, by its name."""
+    said = task.predictions(scores, split.labels[positions], positions, labels)
+    return dataclasses.replace(found, predictions=said.named(split))

@@ -13,7 +13,7 @@ from sklearn import metrics
 
 from kompress_api.errors import DataUnreadable, LabelMismatch, MethodRefused
 from kompress_api.places import Dataset
-from kompress_jobs import bundle, classification, data
+from kompress_jobs import bundle, classification, data, other_data
 from kompress_jobs.context import StageOutput
 from kompress_jobs.data import Data
 from kompress_jobs.losses import kd
@@ -87,6 +87,15 @@ def test_data_with_one_label_a_sample_are_not_taken_for_more(tmp_path: Path) -> 
     with pytest.raises(MethodRefused, match="one label a sample") as caught:
         data.load(Dataset.model_validate({"source": "builtin://digits", "multiLabel": True}), tmp_path)
     assert caught.value.field == "spec.dataset.multiLabel"
+
+
+def test_another_set_is_asked_for_the_labels_that_it_has(tmp_path: Path) -> None:
+    """evaluation.datasets: labels are matched by name, and one that the set lacks is carried by no sample."""
+    WRITERS["train.csv"](tmp_path / "train.csv")
+    found = load(tmp_path / "train.csv", tmp_path)
+    split = other_data.relabelled(found, ["ant", "dog", "cat"], field="f")
+    assert split.labels[:, [2, 1]].equal(found.test.labels)
+    assert not split.labels[:, 0].any()
 
 
 def test_figures_are_those_of_scikit_learn() -> None:

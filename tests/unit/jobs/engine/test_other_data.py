@@ -131,6 +131,9 @@ def test_the_preflight_reads_every_set_and_refuses_by_its_place(digits: Data, tm
     with pytest.raises(LabelMismatch, match="'cat' is none of the 10") as strange:
         preflight(photos, photos | {"source": f"file://{tmp_path}/strange"})
     assert strange.value.field == "spec.evaluation.datasets[1]"
+    with pytest.raises(MethodRefused, match=r"several labels a sample, spec\.dataset one label") as several:
+        preflight(texts_of(tmp_path) | {"multiLabel": True})
+    assert several.value.field == "spec.evaluation.datasets[0].multiLabel"
     with pytest.raises(MethodRefused, match="can't answer") as texts:
         preflight(texts_of(tmp_path))
     assert texts.value.field == "spec.evaluation.datasets[0]"

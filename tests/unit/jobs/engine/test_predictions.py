@@ -65,7 +65,6 @@ def test_samples_keep_the_names_that_people_know_them_by(tmp_path: Path) -> None
     assert isinstance(found.test, tables.TextSplit)
     seen = torch.tensor([4, 1])  # as the ranks of a gang may give them
     said = classification.predictions(torch.eye(2)[[0, 1]], found.test.labels[seen], seen, found.labels)
-    assert said is not None
     named = said.named(found.test)
     assert named.positions.tolist() == [1, 4]
     assert [name.rpartition("/")[2] for name in named.names] == [found.test.names[1], found.test.names[4]]

@@ -363,7 +363,7 @@ def test_a_student_of_another_stride_is_told_why(phrases: Data) -> None:
 def test_more_data_sets_are_refused_before_anything_runs(phrases: Data, tmp_path: Path) -> None:
     job = {"task": "speech-recognition", "model": {"source": "python://phrases_model:net"}, "dataset": {"source": "builtin://phrases"}}
     more = {"evaluation": {"datasets": [{"source": "builtin://phrases"}]}, "stages": [{"name": "adapt", "fineTune": {"epochs": 1}}]}
-    with pytest.raises(MethodRefused, match="one label a sample") as caught:
+    with pytest.raises(MethodRefused, match="not for transcripts") as caught:
         other_data.rehearse(CompressionJobSpec.model_validate(job | more), phrases, own(tmp_path, phrases), task, tmp_path)
     assert caught.value.field == "spec.evaluation.datasets[0]"
 

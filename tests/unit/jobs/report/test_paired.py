@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from kompress_jobs.measure import classification, paired
+from kompress_jobs.measure import classification, multilabel, paired, predictions
 from kompress_jobs.measure.classification import wilson
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.report.figures import difference
@@ -97,3 +97,26 @@ def test_the_samples_that_flipped_are_told_by_name_the_surest_first() -> None:
 def test_models_of_other_classes_are_not_compared() -> None:
     targets = numpy.array([0, 1])
     assert paired.compare(said(targets, targets), said(targets, targets, ["a", "b"])) is None
+
+
+def test_models_that_give_several_labels_are_compared_sample_by_sample_and_label_by_label() -> None:
+    """By the figures that goals are judged by, also after a file: without it a report would call no change of such a model certain."""
+    labels, generator = ["cat", "dog", "hen"], torch.Generator().manual_seed(4)
+    targets = torch.rand(300, 3, generator=generator) < torch.tensor([0.5, 0.3, 0.0])
+    scores = [torch.randn(300, 3, generator=generator) + 3 * targets - 2 for _ in range(2)]
+    scores[1][:, 1] = -5  # the second model knows no dogs
+    positions = torch.arange(300).flip(0)  # as the ranks of a gang may give them
+    sides = [multilabel.predictions(side.flip(0), targets.flip(0), positions, labels) for side in scores]
+    found = paired.compare(*(predictions.decode(predictions.encode(side)) for side in sides))
+    assert found is not None
+    before, after = (multilabel.figures(side, targets, labels, intervals=False).values for side in scores)
+    assert set(found.changes) == set(before) - {"meanAveragePrecision"}
+    for name, change in found.changes.items():
+        assert change.value == pytest.approx(after[name] - before[name]), name
+    assert [entry.label for entry in found.classes] == ["dog", "cat"], "and no hen, of which there is none"
+    dogs = found.classes[0]
+    assert (dogs.samples, dogs.after, dogs.certain) == (int(targets[:, 1].sum()), 0.0, True)
+    assert dogs.before == pytest.approx(float((scores[0][:, 1] > 0)[targets[:, 1]].double().mean()))
+    lost = next(entry for entry in found.lost if entry.label == "cat, dog")
+    assert (lost.before, lost.after) == ("cat, dog", "cat")
+    assert "none" in {entry.label for entry in found.won + found.lost}
