@@ -11,7 +11,7 @@ UV := VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock crds run test lint test-unit test-cluster test-e2e test-docs perf perf-engine
+.PHONY: help setup lock crds run test lint test-unit test-gpu test-cluster test-e2e test-docs perf perf-engine
 
 help: ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -51,6 +51,9 @@ lint: setup ## style, types, and the arrows between the packages
 test-unit: setup ## two or three minutes, no servers; wants Debian's espeak-ng (installed for root)
 	$(TESTCLUSTER) install-packages espeak-ng
 	$(PYTEST) tests/unit -n 2 --dist worksteal
+
+test-gpu: setup ## the engine's tests on this machine's GPU, with those that only a GPU can show
+	$(PYTEST) tests/unit/jobs/engine -n 4 --dist worksteal
 
 test-cluster: testcluster ## against a real control plane and a real S3 server
 	$(PYTEST) tests/cluster -n 2 --dist loadfile

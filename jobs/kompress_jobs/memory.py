@@ -87,7 +87,7 @@ def resident() -> int:
 def ground(spec: CompressionJobSpec, stage: Stage, *, start: int, with_libraries: int, held: Span) -> Span:
     """What is there before any model: interpreter, libraries, data. It is told from the rehearsal's own process: its size before the first
     model, its size with the libraries of the source, and its peak until now. On a GPU it is what that takes for itself."""
-    if torch.cuda.is_available() or _gpus(spec, stage):
+    if torch.cuda.is_available() or gpus(spec, stage):
         return Span(0, GPU_RESERVE // 4, GPU_RESERVE)
     peak = max(reload.peak_memory_bytes(), with_libraries)
     return Span(start * 9 // 10 + held.low, with_libraries + held.likely, peak + held.high + RESERVE)
@@ -204,7 +204,7 @@ def batches_of(spec: CompressionJobSpec, stage: Stage, samples: int) -> Span:
 def workers_of(spec: CompressionJobSpec, stage: Stage) -> Span:
     """Processes of the gang."""
     processes = _said(spec, stage, "processes_per_node")
-    each = processes if isinstance(processes, int) else _gpus(spec, stage) or max(1, torch.cuda.device_count())
+    each = processes if isinstance(processes, int) else gpus(spec, stage) or max(1, torch.cuda.device_count())
     elastic, nodes = _said(spec, stage, "elastic"), _said(spec, stage, "nodes") or 1
     least, most = (elastic.min_nodes, elastic.max_nodes) if elastic else (nodes, nodes)
     return Span(least * each, nodes * each, most * each)
@@ -215,7 +215,7 @@ def _said(spec: CompressionJobSpec, stage: Stage, name: str) -> Any:
     return next((value for runtime in runtimes if (value := getattr(runtime, name)) is not None), None)
 
 
-def _gpus(spec: CompressionJobSpec, stage: Stage) -> int:
+def gpus(spec: CompressionJobSpec, stage: Stage) -> int:
     resources = _said(spec, stage, "resources")
     return sum(int(amount) for name, amount in (resources.limits or {}).items() if name.endswith("/gpu")) if resources else 0
 

@@ -24,6 +24,7 @@ from kompress_api.errors import KompressError, MethodRefused
 from kompress_api.goals import QUALITY, judged_by, measured_by
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
+from kompress_api.stages.export import Device
 from kompress_api.stages.stage import Stage
 from kompress_api.training import Training
 from kompress_jobs import assemble, memory, other_data, registry, seeds
@@ -142,6 +143,7 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path, held: Span = N
     """
     refuse_seeds(spec)
     refuse_goals(spec)
+    refuse_absent_gpus(spec)
     task = registry.load("tasks", spec.task, field="spec.task")
     start = memory.resident()
     room = Room(data, task, spec.task, spec.seed, scratch)
@@ -211,6 +213,18 @@ def refuse_goals(spec: CompressionJobSpec) -> None:
                 hint=f"use {judged_by(spec.task)}, or another of {', '.join(sorted(measured))}",
                 field=f"spec.goals[{index}].metric",
             )
+
+
+def refuse_absent_gpus(spec: CompressionJobSpec) -> None:
+    """Raise MethodRefused for a GPU target of a stage that gets no GPU."""
+    for index, stage in enumerate(spec.stages):
+        for number, target in enumerate(stage.export.targets if stage.export else ()):
+            if target.device is Device.GPU and not memory.gpus(spec, stage) and not torch.cuda.is_available():
+                raise MethodRefused(
+                    "the stage has no GPU to measure on",
+                    hint="ask for one with runtime.resources.limits: {nvidia.com/gpu: 1}, in the stage or the job",
+                    field=f"spec.stages[{index}].export.targets[{number}].device",
+                )
 
 
 def fresh_copy(found: Loaded) -> Loaded:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kompress_api.errors import ArtifactMissing, KompressError, ParityFailed
+from kompress_api.stages.export import Device
 
 if TYPE_CHECKING:
     import numpy
@@ -41,7 +42,8 @@ class Answer:
     outputs: "numpy.ndarray[Any, Any]"
     """(samples, classes)."""
     peaks: dict[int, int]
-    """By batch size: largest resident size of a process that has served no larger one, the engine's own libraries included."""
+    """By batch size: largest resident size of a process that has served no larger one, the engine's own libraries included; on a GPU
+    what PyTorch has taken of its memory."""
 
 
 def run(
@@ -51,6 +53,7 @@ def run(
     *,
     file: str = "",
     threads: int = 1,
+    device: Device = Device.CPU,
     batch_sizes: Sequence[int] = (),
 ) -> Answer:
     """Answer a model's inputs, in order, the batch first, in a clean process; `file` names one of an export's files, which serves
@@ -65,7 +68,7 @@ def run(
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", "kompress_jobs.reload", str(folder), "--inputs", str(question), "--outputs", str(answer)]
     if file:
-        command += ["--file", file, "--threads", str(threads), "--batch-sizes", *map(str, batch_sizes)]
+        command += ["--file", file, "--threads", str(threads), "--device", device, "--batch-sizes", *map(str, batch_sizes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     if done.returncode != 0:
         words = done.stderr.strip().splitlines()
@@ -111,25 +114,27 @@ def answer_bundle(folder: Path, inputs: "list[numpy.ndarray[Any, Any]] | None") 
 
 
 def answer_export(
-    folder: Path, inputs: "list[numpy.ndarray[Any, Any]] | None", file: str, threads: int, batch_sizes: Sequence[int]
+    folder: Path, inputs: "list[numpy.ndarray[Any, Any]] | None", file: str, device: Device, threads: int, batch_sizes: Sequence[int]
 ) -> tuple["numpy.ndarray[Any, Any]", dict[str, Any]]:
     """Open one file of an export (the first by default) in its engine and run it."""
     import numpy
 
     from kompress_jobs import registry
+    from kompress_jobs.exporters import open_on
 
     written = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
     entry = next((entry for entry in written["files"] if not file or entry["file"] == file), None)
     if entry is None:
         raise ArtifactMissing(f"{folder} holds no {file}", hint=f"it has {', '.join(e['file'] for e in written['files'])}")
-    engine = registry.load("exporters", entry["exporter"], field="export.json: exporter").open_engine(folder / entry["file"], threads)
+    exporter = registry.load("exporters", entry["exporter"], field="export.json: exporter")
+    engine = open_on(device, exporter, folder / entry["file"], threads)
     question = inputs if inputs is not None else zeros(written["inputs"], entry["batch"] or 1)
     count, peaks = len(question[0]), {}
     for size in sorted(batch_sizes):
         rows = numpy.arange(size) % count
         for _ in range(RUNS):
             engine([part[rows] for part in question])
-        peaks[size] = peak_memory_bytes()
+        peaks[size] = peak_memory_bytes(device)
     step = entry["batch"] or count
     parts = [engine([part[start : start + step] for part in question]) for start in range(0, count - step + 1, step)]
     said = {"task": written["task"], "labels": written["labels"], "metrics": written["metrics"], "peaks": peaks}
@@ -145,8 +150,13 @@ def zeros(inputs: list[dict[str, Any]], batch: int) -> "list[numpy.ndarray[Any, 
     ]
 
 
-def peak_memory_bytes() -> int:
-    """Largest resident size of this program (Linux: without that of the process that started it, which getrusage counts in)."""
+def peak_memory_bytes(device: Device = Device.CPU) -> int:
+    """Largest resident size of this program (Linux: without that of the process that started it, which getrusage counts in), or what
+    PyTorch has taken of the GPU's memory."""
+    if device is Device.GPU:
+        import torch
+
+        return torch.cuda.max_memory_reserved()
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -161,6 +171,7 @@ def main() -> int:
     parser.add_argument("--outputs", type=Path, help="safetensors file to write the tensor `outputs` to")
     parser.add_argument("--file", default="", help="file of an export; default: the first")
     parser.add_argument("--threads", type=int, default=1, help="threads of an export's engine")
+    parser.add_argument("--device", type=Device, default=Device.CPU, help="where an export's engine runs")
     parser.add_argument("--batch-sizes", type=int, nargs="*", default=[], help="batch sizes that the memory is told of")
     given = parser.parse_args()
     from safetensors.numpy import load_file, save_file
@@ -169,7 +180,7 @@ def main() -> int:
     try:
         exported = (given.folder / EXPORT).is_file()
         if exported:
-            outputs, said = answer_export(given.folder, inputs, given.file, given.threads, given.batch_sizes)
+            outputs, said = answer_export(given.folder, inputs, given.file, given.device, given.threads, given.batch_sizes)
         else:
             outputs, said = answer_bundle(given.folder, inputs)
     except KompressError as error:

@@ -68,7 +68,7 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
     stop = StopSignal()
     stop.listen()  # preflight and report have nothing to save: SIGTERM ends them at once
     world_size, local_rank = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
-    device = prepare_torch(stage.seed, local_rank)
+    device, alone_there = prepare_torch(stage.seed, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
     store = open_store(stage.output, "output")
     planned = plan.read(store, stage)
     key = plan.own_key(stage, planned)
@@ -84,6 +84,8 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
         checkpoints=CheckpointStore(store, key, stage.job.uid, stage.attempt),
     )
     execute.tell_data(context, planned)
+    if device.type == "cuda" and not alone_there:
+        context.events.warning("there are more processes than GPUs here: they share them (processesPerNode: auto starts one a GPU)")
 
     def run(context: StageContext) -> StageOutput:
         if rank == 0:
@@ -91,7 +93,7 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
         output: StageOutput = module.run(context)
         return output
 
-    with process_group(world_size, device):
+    with process_group(world_size, device if alone_there else None):
         try:
             return execute.execute(context, store, key, run, planned)
         except Interrupted as error:
@@ -101,30 +103,32 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
             raise
 
 
-def prepare_torch(seed: int, local_rank: int) -> "torch.device":
-    """Seeds, threads and this rank's device."""
+def prepare_torch(seed: int, local_rank: int, processes: int) -> tuple["torch.device", bool]:
+    """Seeds, threads, this rank's device, and whether that is a GPU of its own: more processes than GPUs share them."""
     import torch
 
     from kompress_jobs.seeds import seed_generators
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     seed_generators(seed)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    gpus = torch.cuda.device_count()
+    if gpus == 0:
+        return torch.device("cpu"), False
+    index = local_rank % gpus
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index), processes <= gpus
 
 
 @contextlib.contextmanager
-def process_group(world_size: int, device: "torch.device") -> Iterator[None]:
-    """The default process group of a gang: gloo for what lies on the CPU, nccl for what lies on GPUs. None for one process."""
+def process_group(world_size: int, gpu: "torch.device | None") -> Iterator[None]:
+    """The default process group of a gang: nccl for what lies on this rank's own `gpu`, gloo for all else (nccl refuses a GPU that two
+    ranks share). None for one process."""
     if world_size == 1:
         yield
         return
     import torch.distributed as dist
 
-    on_gpu = device.type == "cuda"
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+    dist.init_process_group("gloo" if gpu is None else "cpu:gloo,cuda:nccl", device_id=gpu)
     yield
     dist.destroy_process_group()
 

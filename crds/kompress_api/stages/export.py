@@ -47,7 +47,7 @@ class Target(Model):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*$", max_length=16)] | None = None
     """For goals and metric names; absent: device and threads, such as cpu1."""
     device: Device = Device.CPU
-    """Kind of processor."""
+    """Kind of processor. GPU: the stage's first, for formats that PyTorch runs (TorchExport, TorchScript)."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads of the engine (CPU)."""
     batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=8)] = [1]
@@ -65,7 +65,7 @@ class Verify(Model):
     num_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     """Validation samples that are compared."""
     atol: Annotated[float, Field(ge=0, le=1e6)] = 1e-3
-    """Largest absolute difference of an output, beyond rtol. Of FP16 and INT8 only predictions count."""
+    """Largest absolute difference of an output, beyond rtol. Of FP16 and INT8, and on a GPU, only predictions count."""
     rtol: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """Largest relative difference of an output."""
     min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.99

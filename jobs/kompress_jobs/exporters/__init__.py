@@ -6,6 +6,7 @@
 
 and where it has them
 
+- `open_on_gpu(path) -> Engine`, the same on this process's GPU; without it the format serves CPUs only,
 - `rehearse(model, preprocessing, batch, field)`, which refuses by field path what can't be written, without writing; without it a model
   can be written whose graph torch.export captures (`capture.require`),
 - `QUANTIZER`, the module of `quantizers/` whose recipes `lower` takes as `recipe`, and `MODES`, those that its engine has kernels for,
@@ -14,7 +15,17 @@ and where it has them
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from kompress_api.stages.export import Device
 
 Engine = Callable[[Sequence[Any]], Any]
 """Inputs as numpy arrays, in the model's order, the batch first -> scores (batch, classes)."""
+
+
+def open_on(device: Device, exporter: ModuleType, path: Path, threads: int) -> Engine:
+    """A file in its engine; `threads` are a CPU's."""
+    opened: Engine = exporter.open_on_gpu(path) if device is Device.GPU else exporter.open_engine(path, threads)
+    return opened

@@ -48,6 +48,17 @@ def open_engine(path: Path, threads: int) -> Engine:
     return engine(torch.export.load(path).module(), threads)
 
 
+def open_on_gpu(path: Path) -> Engine:
+    """PyTorch on the GPU; the graph's own constants and devices move with the weights."""
+    import torch
+    from torch.export.passes import move_to_device_pass
+
+    from kompress_jobs.torch_engine import engine_on_gpu
+
+    refuse_code(path)
+    return engine_on_gpu(move_to_device_pass(torch.export.load(path), "cuda").module())
+
+
 def refuse_code(path: Path) -> None:
     """Raise UnsafeFile for an archive of which torch.export.load would unpickle or execute a part."""
     with zipfile.ZipFile(path) as archive:

@@ -77,10 +77,21 @@ def other_shape(preprocessing: "Preprocessing", batch: int | None) -> "Inputs":
 
 def open_engine(path: Path, threads: int) -> Engine:
     """PyTorch's TorchScript interpreter on the CPU."""
-    import torch
-
     from kompress_jobs.torch_engine import engine
+
+    return engine(_loaded(path, "cpu"), threads)
+
+
+def open_on_gpu(path: Path) -> Engine:
+    """The same on the GPU. What the trace has made on the CPU stays there: a model that makes tensors as it runs can't be moved."""
+    from kompress_jobs.torch_engine import engine_on_gpu
+
+    return engine_on_gpu(_loaded(path, "cuda"))
+
+
+def _loaded(path: Path, device: str) -> "torch.jit.ScriptModule":
+    import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return engine(torch.jit.load(str(path)), threads)
+        return torch.jit.load(str(path), map_location=device)

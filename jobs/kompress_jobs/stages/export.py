@@ -17,7 +17,7 @@ from kompress_jobs import assemble, bundle, capture, registry, reload
 from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, Measured, open_bench
-from kompress_jobs.exporters import Engine
+from kompress_jobs.exporters import Engine, open_on
 from kompress_jobs.half import halved
 from kompress_jobs.measure import latency, parity, predictions
 from kompress_jobs.measure.on_engine import BATCH, arrays, filled, real_inputs, score
@@ -84,8 +84,8 @@ def export(
             lowered[role] = Lowered(path, {"modelSizeBytes": bytes_of(path)})
             describe(bench, folders[role], found, spec, exporters, measured[role])
             prove(bench, lowered[role], found, spec, asked, details if role == "model" else None)
-            scored = score(bench, exporter.open_engine(path, 1), found, step_of(form, spec))
-            lowered[role].figures |= scored.values | {name: measured[role].values[name] for name in ("parameters", "macs")}
+            scored = judge(bench, exporter, lowered[role], found, spec, form)
+            lowered[role].figures |= {name: measured[role].values[name] for name in ("parameters", "macs")}
             name = predictions.OWN if role == "model" else predictions.BASELINE
             said[name if index == 0 else predictions.of_format(name, form.type)] = scored.predictions
             if role == "model" and index == 0:
@@ -107,10 +107,8 @@ def refuse(spec: Export, exporters: Mapping[Any, ModuleType], *, field: str) -> 
     """Raise MethodRefused for what has no meaning or is not built."""
     keys = [target.key for target in spec.targets]
     for index, target in enumerate(spec.targets):
-        if target.device is not Device.CPU:
-            raise MethodRefused(
-                "GPU targets are not built in this version", hint="use device CPU", field=f"{field}.targets[{index}].device"
-            )
+        if target.device is Device.GPU:
+            refuse_gpu(spec, exporters, field=f"{field}.targets[{index}].device")
         if target.key in keys[:index]:
             raise MethodRefused(
                 f"two targets are called {target.key}, and figures go by that name",
@@ -132,6 +130,17 @@ def refuse(spec: Export, exporters: Mapping[Any, ModuleType], *, field: str) -> 
                 hint="set dynamicBatch: true, or give every target the same single batch size",
                 field=f"{field}.formats[{index}].dynamicBatch",
             )
+
+
+def refuse_gpu(spec: Export, exporters: Mapping[Any, ModuleType], *, field: str) -> None:
+    """Raise MethodRefused where a format's engine serves CPUs only."""
+    unfit = [form.type.value for form in spec.formats if not hasattr(exporters[form.type], "open_on_gpu")]
+    if unfit:
+        raise MethodRefused(
+            f"the engine of {' and '.join(unfit)} serves on the CPU only",
+            hint="export TorchExport for a GPU, and other formats in an export stage of their own",
+            field=field,
+        )
 
 
 def step_of(form: Format, spec: Export) -> int | None:
@@ -211,6 +220,20 @@ def describe(bench: Bench, folder: Path, found: Loaded, spec: Export, exporters:
     bundle.write_description(folder / reload.EXPORT, written, files=files)
 
 
+def judge(bench: Bench, exporter: ModuleType, lowered: Lowered, found: Loaded, spec: Export, form: Format) -> Measured:
+    """The file's figures on the test split, on each kind of processor that it is to serve on: the first target's are its own, another
+    kind's stand beside the latency there. What the move between the two costs of quality is their difference."""
+    kinds = {target.device: None for target in spec.targets}
+    scored = {device: score(bench, open_on(device, exporter, lowered.path, 1), found, step_of(form, spec)) for device in kinds}
+    own = scored[spec.targets[0].device]
+    lowered.figures |= own.values
+    for target in spec.targets:
+        if scored[target.device] is not own:
+            for size in target.batch_sizes:
+                lowered.at[form.type.value, target.key, size] |= scored[target.device].values
+    return own
+
+
 def prove(bench: Bench, lowered: Lowered, found: Loaded, spec: Export, form: Format, details: dict[str, Any] | None) -> None:
     """Run the file in a clean process for every target, on real validation inputs: its memory at each batch size, and, with `details`,
     its answers; raise ParityFailed when it is not the same model."""
@@ -221,24 +244,27 @@ def prove(bench: Bench, lowered: Lowered, found: Loaded, spec: Export, form: For
     folder, question = lowered.path.parent, arrays(inputs)
     answers = []
     for target in spec.targets:
-        where = {"file": lowered.path.name, "threads": target.threads, "batch_sizes": target.batch_sizes}
-        answers.append(reload.run(folder, question, bench.context.scratch, **where))
+        asked = {"file": lowered.path.name, "threads": target.threads, "device": target.device, "batch_sizes": target.batch_sizes}
+        answers.append(reload.run(folder, question, bench.context.scratch, **asked))
         for size in target.batch_sizes:
             lowered.at[form.type.value, target.key, size] = {"peakMemoryBytes": float(answers[-1].peaks[size])}
     if details is not None:
         with torch.inference_mode():
-            asked = pick(samples, torch.arange(len(question[0])) % count(samples))
+            repeated = pick(samples, torch.arange(len(question[0])) % count(samples))
             expected = torch.cat(
                 [
-                    bench.task.logits(found.model(*(part[rows] for part in inputs)), pick(asked, rows))
+                    bench.task.logits(found.model(*(part[rows] for part in inputs)), pick(repeated, rows))
                     for rows in torch.arange(len(question[0])).split(BATCH)
                 ]
             )
-            answered = bench.task.logits(torch.from_numpy(answers[0].outputs), asked)
-        compared = parity.compare(bench.task.rows(expected).numpy(), bench.task.rows(answered).numpy(), spec.verify)
-        rounded = form.precision == "FP16" or recipe_of(form, found) is not None
-        parity.require(compared, spec.verify, rounded=rounded, field=bench.field())
-        details["parity"][form.type.value] = compared.dump()
+        told: dict[str, dict[str, float]] = {}
+        for target, answer in zip(spec.targets, answers, strict=True):
+            answered = bench.task.logits(torch.from_numpy(answer.outputs), repeated)
+            compared = parity.compare(bench.task.rows(expected).numpy(), bench.task.rows(answered).numpy(), spec.verify)
+            rounded = form.precision == "FP16" or recipe_of(form, found) is not None or target.device is Device.GPU  # TF32
+            parity.require(compared, spec.verify, rounded=rounded, field=bench.field())
+            told[target.key] = compared.dump()
+        details["parity"][form.type.value] = told
 
 
 def time(
@@ -252,7 +278,7 @@ def time(
 ) -> None:
     """Latency of both models at every target and batch size, interleaved in this process."""
     for target in spec.targets:
-        engines = {role: exporter.open_engine(entry.path, target.threads) for role, entry in lowered.items()}
+        engines = {role: open_on(target.device, exporter, entry.path, target.threads) for role, entry in lowered.items()}
         for batch_size in target.batch_sizes:
             if bench.context.stop.requested:
                 raise stopped_from_outside()

@@ -93,27 +93,35 @@ def test_weights_that_are_not_finite_are_never_saved_though_the_loss_still_was(
 OUT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
+import torch
 from stage_contexts import build_context
 from kompress_jobs.engine import Bench
 from kompress_jobs.termination import describe
 from kompress_jobs.training.state import build_state
 
 folder, room = Path(sys.argv[1]), int(sys.argv[2]) * 2**20
+
+def limit(room):
+    if torch.cuda.is_available():
+        share = 1.0 if room is None else (torch.cuda.memory_reserved() + room) / torch.cuda.get_device_properties(0).total_memory
+        return torch.cuda.set_per_process_memory_fraction(share)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY if room is None else used + room, resource.RLIM_INFINITY))
+
 for attempt in (1, 2):
     stage = {"fineTune": {"epochs": 1, "batchSize": 256}}
     context = build_context(folder, stage, model={"source": "python://tiny_models:hungry"}, attempt=attempt, scratch=str(attempt))
     bench = Bench(context)
     found = bench.take("model")
     state = build_state(found.model, context.input.stage.spec)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
+    limit(room)
     try:
         bench.train(bench.plan(found, context.input.stage.spec, 1), state)
         print("trained", state.step)
     except Exception as error:
         told = describe(error)
         print(told.exit_code, told.reason, told.message)
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    limit(None)
     print([line for line in (folder / str(attempt) / "events.jsonl").read_text().splitlines() if "halved" in line])
 """
 

@@ -117,7 +117,7 @@ def test_all_formats_in_one_export_with_the_figures_of_each(run_stage: RunStage)
     assert output.metrics["modelSizeBytes@OpenVINO/cpu1/4"] == sizes["model3.xml"] + sizes["model3.bin"]
     assert output.metrics["modelSizeBytes@TorchScript/cpu1/4"] == sizes["model2.pt"]
     for form in FORMATS:
-        assert output.details["parity"][form.value]["maxAbsolute"] < 1e-4
+        assert output.details["parity"][form.value]["cpu1"]["maxAbsolute"] < 1e-4
         for prefix in ("", "baseline."):
             for place in ("cpu1/4", "cpu1/1"):
                 for name in ("latencyP50Ms", "latencyP99Ms", "throughputPerSecond", "peakMemoryBytes"):
@@ -193,7 +193,7 @@ def test_a_fixed_batch_axis_is_proven_on_whole_batches(run_stage: RunStage) -> N
         "verify": {"numSamples": 3},
     }
     output = run_stage({"export": spec}, inputs={"model": None, "baseline": None})
-    assert output.details["parity"]["ONNX"]["samples"] == 8
+    assert output.details["parity"]["ONNX"]["cpu1"]["samples"] == 8
     assert output.metrics["accuracy"] == output.metrics["pytorch.accuracy"]
 
 

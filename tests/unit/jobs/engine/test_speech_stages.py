@@ -74,7 +74,7 @@ def test_what_was_learned_is_taught_pruned_and_shipped(learned: StageOutput, run
     assert slim.metrics["wer"] < 0.4
     ship = run_stage({"export": SHIP}, inputs={"model": slim.folder, "baseline": learned.folder}, scratch="ship", **SPEECH)
     assert ship.folder is not None
-    parity = ship.details["parity"]["ONNX"]
+    parity = ship.details["parity"]["ONNX"]["cpu1"]
     assert parity["maxAbsolute"] < 1e-2
     assert parity["agreement"] > 0.999
     for name in ("latencyP50Ms", "baseline.latencyP50Ms", "baseline.wer", "throughputPerSecond@ONNX/cpu1/4"):

@@ -22,7 +22,8 @@ STAGES = [
 ]
 
 
-ON_A_GPU = {"name": "ship", "export": {"formats": [{"type": "ONNX"}], "targets": [{"device": "GPU"}]}}
+ON_A_GPU = {"name": "ship", "export": {"formats": [{"type": "TorchExport"}], "targets": [{"device": "GPU"}]}}
+A_GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
 
 
 def told(folder: Path, stages=STAGES, **fields) -> dict:
@@ -149,6 +150,12 @@ def test_what_cannot_work_is_refused_by_field_path_and_leaves_no_plan(tmp_path, 
     assert caught.value.field == field
     assert caught.value.hint
     assert not (tmp_path / "output" / "jobs").exists()
+
+
+def test_a_gpu_target_is_planned_where_its_stage_asks_for_a_gpu(tmp_path):
+    """The preflight itself has none."""
+    planned, _ = run(tmp_path, stages=[STAGES[0], ON_A_GPU | {"runtime": A_GPU}])
+    assert planned.plan
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_models_are_looked_at(tmp_path):

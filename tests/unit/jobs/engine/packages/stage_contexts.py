@@ -70,7 +70,7 @@ def build_context(
         rank=rank,
         world_size=world_size,
         local_rank=rank,
-        device=torch.device("cpu"),
+        device=torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"),
         scratch=place,
         events=Events(place, rank=rank),
         stop=StopSignal(),
