@@ -78,7 +78,7 @@ class StageContext:
         import torch.distributed as dist
 
         told = [value]
-        dist.broadcast_object_list(told, src=0, device=self.device if dist.get_backend() == "nccl" else None)
+        dist.broadcast_object_list(told, src=0)
         return told[0]
 
     def is_source(self, role: str) -> bool:

@@ -64,6 +64,7 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
     from kompress_jobs import execute, plan, seeds
     from kompress_jobs.storage.checkpoints import CheckpointStore
     from kompress_jobs.storage.store import open_store
+    from kompress_jobs.training.refusals import refuse_shared_gpus
 
     stop = StopSignal()
     stop.listen()  # preflight and report have nothing to save: SIGTERM ends them at once
@@ -85,6 +86,8 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
     )
     execute.tell_data(context, planned)
     if device.type == "cuda" and not alone_there:
+        assert stage.stage is not None
+        refuse_shared_gpus(stage.stage.spec, field=f"spec.stages({stage.name}).{stage.kind}")
         context.events.warning("there are more processes than GPUs here: they share them (processesPerNode: auto starts one a GPU)")
 
     def run(context: StageContext) -> StageOutput:

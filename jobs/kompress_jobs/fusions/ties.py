@@ -27,7 +27,7 @@ def merge(vectors: torch.Tensor, weights: list[float], density: float) -> torch.
     weighted = torch.stack([trimmed(vector, density) * weight for vector, weight in zip(vectors, weights, strict=True)])
     elected = weighted.sum(0).sign()
     agree = (weighted.sign() == elected) & (weighted != 0)
-    shares = torch.tensor(weights, dtype=vectors.dtype).abs().view(-1, *[1] * (vectors.ndim - 1)) * agree
+    shares = vectors.new_tensor(weights).abs().view(-1, *[1] * (vectors.ndim - 1)) * agree
     return (weighted * agree).sum(0) / shares.sum(0).clamp(min=1e-12)
 
 

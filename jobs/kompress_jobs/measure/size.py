@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kompress_jobs.bundle import weights_bytes
@@ -16,10 +17,11 @@ def parameters(model: nn.Module) -> int:
 def macs(model: nn.Module, sample: Inputs) -> int:
     """Multiply-accumulates of a forward pass of one sample: half of what `torch.utils.flop_counter` counts.
 
-    `sample` holds one sample, (1, ...); the model may lie on the meta device, with the sample.
+    `sample` holds one sample, (1, ...); the model may lie on the meta device, with the sample. Attention is counted by the products that
+    it consists of: of the fused kernels the counter knows others on each device, and in each version of PyTorch.
     """
     training = model.training
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.eval()(*sample)
     model.train(training)
     return int(counter.get_total_flops()) // 2

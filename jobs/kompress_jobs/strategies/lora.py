@@ -27,9 +27,9 @@ class Update(nn.Module):
         super().__init__()
         outputs, inputs = weight.shape
         self.scale, self.dropout = settings.alpha / settings.rank, settings.dropout
-        self.down = nn.Parameter(weight.new_empty(settings.rank, inputs))
+        drawn = nn.init.kaiming_uniform_(torch.empty(settings.rank, inputs, dtype=weight.dtype), a=math.sqrt(5))
+        self.down = nn.Parameter(drawn.to(weight.device))  # drawn on the CPU: the same on every device
         self.up = nn.Parameter(weight.new_zeros(outputs, settings.rank))
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         heard = nn.functional.dropout(torch.ones_like(self.down[0]), self.dropout, self.training)

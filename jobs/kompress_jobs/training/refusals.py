@@ -97,6 +97,17 @@ def refuse_rounded(settings: Training, *, field: str) -> None:
     _check(settings, TRAINING + ROUNDED, field)
 
 
+def refuse_shared_gpus(spec: Any, *, field: str) -> None:
+    """Raise MethodRefused for what processes can't do together on one GPU; `spec` is a stage."""
+    for settings, where in trainings(spec, field):
+        if sharded(settings):
+            raise MethodRefused(
+                "FSDP2 needs a GPU for each process, and there are fewer here",
+                hint="set processesPerNode: auto, ask for more GPUs, or use DDP",
+                field=f"{where}.parallelism",
+            )
+
+
 def refuse_for_task(spec: Any, task: ModuleType, *, field: str) -> None:
     """Raise MethodRefused for what the task's samples don't take; `spec` is a stage."""
     called = task.__name__.rpartition(".")[2].replace("_", "-")

@@ -33,6 +33,7 @@ def users_image() -> Iterator[None]:
         patch.setenv("KOMPRESS_FACTORIES", "tiny_models")
         patch.setenv("PYTHONPATH", PACKAGES)
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(torch.backends.cudnn, "deterministic", True)  # else sums on a GPU come in any order
         yield
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from stage_contexts import TINY, build_context
+from stage_contexts import CPU, TINY, build_context
 from tiny_models import Bert, convolutional, residual, torchvision_vit
 from torch import nn
 
@@ -78,7 +78,7 @@ def test_lower_layers_move_less(run_stage: Callable[..., StageOutput], tmp_path:
     output = run_stage({"fineTune": own}, model=TINY)
     assert output.folder is not None
     trained = bundle.read(output.folder).model
-    start = engine.Bench(build_context(output.folder.parent, {"fineTune": own}, model=TINY)).take("model").model
+    start = engine.Bench(build_context(output.folder.parent, {"fineTune": own}, model=TINY, device=CPU)).take("model").model
     moved = {
         name: float((parameter - trained.get_parameter(name)).abs().mean())
         for name, parameter in start.named_parameters()

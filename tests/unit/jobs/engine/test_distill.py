@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from stage_contexts import CPU
 
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.distill import Distill
@@ -36,12 +37,12 @@ def test_kd_is_the_formula() -> None:
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_alpha_is_the_share_of_the_imitation(alpha: float, make_context: MakeContext) -> None:
     spec = {"teachers": [{"from": "source"}], "student": STUDENT, "epochs": 1, "alpha": alpha, "temperature": 2, "augmentation": "None"}
-    bench = engine.Bench(make_context({"distill": spec}, inputs={"teacher0": None}))
+    bench = engine.Bench(make_context({"distill": spec}, inputs={"teacher0": None}, device=CPU))
     parsed = Distill.model_validate(spec)
     teacher = bench.take("teacher0")
     student = distill.take_student(bench, parsed, teacher)
     student.model.eval()
-    live, cached = (distill.Lesson(parsed, bench.task, [teacher], student, None, torch.device("cpu"), field="f") for _ in range(2))
+    live, cached = (distill.Lesson(parsed, bench.task, [teacher], student, None, CPU, field="f") for _ in range(2))
     cached.remember([teacher_cache.answers(bench, teacher, "teacher0")])
     images, _ = bench.data.train.read(torch.arange(5))
     batch = Batch(images, bench.data.train.labels[:5], torch.arange(5), 1.0)
@@ -92,7 +93,7 @@ def test_shares_of_teachers_are_normalised(make_context: MakeContext) -> None:
         "alpha": 1.0,
         "temperature": 2,
     }
-    bench = engine.Bench(make_context({"distill": spec}, inputs={"teacher0": None, "teacher1": None}))
+    bench = engine.Bench(make_context({"distill": spec}, inputs={"teacher0": None, "teacher1": None}, device=CPU))
     parsed = Distill.model_validate(spec)
     teachers = [bench.take("teacher0"), bench.take("teacher1")]
     student = distill.take_student(bench, parsed, teachers[0])
@@ -101,7 +102,7 @@ def test_shares_of_teachers_are_normalised(make_context: MakeContext) -> None:
     student.model.eval()
     images, _ = bench.data.train.read(torch.arange(5))
     batch = Batch(images, bench.data.train.labels[:5], torch.arange(5), 1.0)
-    lesson = distill.Lesson(parsed, bench.task, teachers, student, None, torch.device("cpu"), field="f")
+    lesson = distill.Lesson(parsed, bench.task, teachers, student, None, CPU, field="f")
     scores = [found.model(*found.description.preprocessing(images)) for found in (student, *teachers)]
     expected = 0.75 * kd.loss(scores[0], scores[1], batch.targets, 2.0) + 0.25 * kd.loss(scores[0], scores[2], batch.targets, 2.0)
     torch.testing.assert_close(lesson.objective(student.model, batch), expected)

@@ -69,7 +69,7 @@ def test_an_exporter_that_changes_the_model_fails_the_stage(run_stage: RunStage,
 def test_a_fixed_batch_axis(make_context: MakeContext, tmp_path: Path) -> None:
     bench = engine.Bench(make_context({"export": SPEC}))
     found = bench.take("model")
-    onnx.lower(found.model.eval(), found.description.preprocessing, tmp_path / "m.onnx", batch=4, metadata={})
+    onnx.lower(found.model.cpu().eval(), found.description.preprocessing, tmp_path / "m.onnx", batch=4, metadata={})
     run = onnx.open_engine(tmp_path / "m.onnx", 1)
     assert run([numpy.zeros((4, 1, 8, 8), "float32")]).shape == (4, 10)
     with pytest.raises(Exception, match="Got: 3 Expected: 4"):

@@ -17,6 +17,7 @@ from kompress_jobs.context import StageOutput
 
 RunStage = Callable[..., StageOutput]
 TARGETS: list[dict[str, Any]] = [{"device": "GPU", "batchSizes": [1, 64]}, {"batchSizes": [1]}]
+RESIDUAL = {"source": "python://tiny_models:residual"}
 BENCHMARK = {"iterations": 30, "warmup": 5}
 
 
@@ -58,7 +59,7 @@ def test_processes_that_share_a_gpu_train_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"precision": "BF16"}, {"precision": "FP16"}, {"compile": True}, {"activationCheckpointing": True}])
 def test_a_model_learns_on_the_gpu(settings: dict[str, Any], run_stage: RunStage) -> None:
-    output = run_stage({"fineTune": {"epochs": 8, "learningRate": 1e-2, "batchSize": 128} | settings})
+    output = run_stage({"fineTune": {"epochs": 15, "learningRate": 1e-2, "batchSize": 64} | settings}, model=RESIDUAL)
     assert output.metrics["accuracy"] > 0.8
     assert output.folder is not None
     assert (output.folder / "model.safetensors").is_file()

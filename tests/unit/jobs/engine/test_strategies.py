@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from stage_contexts import build_context
+from stage_contexts import CPU, build_context
 from torch import nn
 
 from kompress_api.errors import Interrupted, KompressError, MethodRefused
@@ -27,7 +27,8 @@ def source(name: str) -> dict[str, Any]:
 
 def start_of(folder: Path, model: str) -> nn.Module:
     """The model that a stage begins with."""
-    return engine.Bench(build_context(folder, {"fineTune": {"epochs": 1}}, model=source(model), scratch="start")).take("model").model
+    context = build_context(folder, {"fineTune": {"epochs": 1}}, model=source(model), scratch="start", device=CPU)
+    return engine.Bench(context).take("model").model
 
 
 def moved(before: nn.Module, after: nn.Module) -> set[str]:

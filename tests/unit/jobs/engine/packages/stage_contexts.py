@@ -13,6 +13,8 @@ from kompress_jobs.storage.checkpoints import CheckpointStore
 from kompress_jobs.storage.store import open_store
 
 DIGITS = {"source": "builtin://digits"}
+DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+CPU = torch.device("cpu")
 TINY = {"source": "python://tiny_models:convolutional"}
 
 
@@ -25,6 +27,7 @@ def build_context(
     rank: int = 0,
     world_size: int = 1,
     attempt: int = 1,
+    device: torch.device = DEVICE,
     told: StageOutput | None = None,
     **fields: Any,
 ) -> StageContext:
@@ -70,7 +73,7 @@ def build_context(
         rank=rank,
         world_size=world_size,
         local_rank=rank,
-        device=torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"),
+        device=device,
         scratch=place,
         events=Events(place, rank=rank),
         stop=StopSignal(),

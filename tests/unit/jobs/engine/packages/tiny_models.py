@@ -38,7 +38,7 @@ class Hungry(Normless):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.training:
-            torch.empty(len(images), 2**21)
+            torch.empty(len(images), 2**21, device=images.device)
         return super().forward(images)
 
 
