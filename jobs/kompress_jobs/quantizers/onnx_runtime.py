@@ -37,11 +37,17 @@ VNNI = ("avx512_vnni", "avx_vnni", "asimddp", "i8mm")
 def refuse(spec: Quantize, *, field: str) -> None:
     """Raise MethodRefused for a mode and scheme that no kernel of the engine runs."""
     known = SCHEMES[spec.mode]
+    if spec.scheme is Scheme.FP8:
+        raise MethodRefused(
+            "FP8 needs a compiled graph to be faster than FP16, and the formats here are run as they are",
+            hint="use W8A8 for a CPU, for a GPU export TorchExport in precision FP16",
+            field=f"{field}.scheme",
+        )
     if spec.scheme not in known:
         names = " or ".join(scheme.value for scheme in known)
         raise MethodRefused(
             f"ONNX Runtime on the CPU has no kernel for {spec.scheme.value} in mode {spec.mode.value}",
-            hint=f"use scheme {names}" + (", or a GPU target" if spec.scheme is Scheme.FP8 else ""),
+            hint=f"use scheme {names}",
             field=f"{field}.scheme",
         )
 

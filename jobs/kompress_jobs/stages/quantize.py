@@ -121,7 +121,11 @@ def sensitivity(bench: Bench, found: Loaded, plain: Path, recipe: Recipe, quanti
 def refuse(spec: Quantize, *, samples: int | None, field: str) -> None:
     """Raise MethodRefused for what the target's engine can't run, or what would say too little."""
     if spec.target is not None and spec.target.device is not Device.CPU:
-        raise MethodRefused("GPU targets are not built in this version", hint="use device CPU", field=f"{field}.target.device")
+        raise MethodRefused(
+            "quantized graphs are run by ONNX Runtime and OpenVINO, on the CPU here",
+            hint="use device CPU; for a GPU export TorchExport in precision FP16",
+            field=f"{field}.target.device",
+        )
     registry.load("quantizers", exporter.QUANTIZER, field=field).refuse(spec, field=field)
     if spec.training is not None:
         refuse_rounded(spec.training, field=f"{field}.training")

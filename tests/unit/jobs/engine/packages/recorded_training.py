@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from stage_contexts import build_context
+from stage_contexts import CPU, build_context
 
 from kompress_api.errors import Interrupted
 from kompress_api.stages.fine_tune import FineTune
@@ -37,7 +37,10 @@ def record(
     """Train, and return the mean loss of every step over the ranks, whether it was interrupted, and the last figures."""
     # Small batches then: a step must not be over before a checkpoint is.
     policy = {"checkpoint": {"everySteps": every_steps}, "batchSize": 8} if every_steps else {}
-    made = build_context(folder, {"fineTune": STAGE["fineTune"] | policy | (settings or {})}, **({"model": MODEL} | context))
+    asked = STAGE["fineTune"] | policy | (settings or {})
+    if asked.get("parallelism") == "FSDP2":
+        context |= {"device": CPU}  # its processes would share a GPU
+    made = build_context(folder, {"fineTune": asked}, **({"model": MODEL} | context))
     assert made.input.stage is not None
     spec = made.input.stage.spec
     assert isinstance(spec, FineTune)
