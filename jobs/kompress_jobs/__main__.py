@@ -3,7 +3,7 @@
 import logging
 import os
 
-from kompress_jobs.launcher import main
+from kompress_jobs.pod.launcher import main
 
 code = main()
 logging.shutdown()

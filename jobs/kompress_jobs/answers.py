@@ -9,11 +9,12 @@ from types import ModuleType
 
 import torch
 
-from kompress_jobs import bundle, registry, reload
-from kompress_jobs.bundle import Description, Loaded
+from kompress_jobs import registry, reload
 from kompress_jobs.data import Split
 from kompress_jobs.exporters import Engine
 from kompress_jobs.exporters import onnx as exporter
+from kompress_jobs.loading import bundle
+from kompress_jobs.loading.bundle import Description, Loaded
 from kompress_jobs.measure.on_engine import scores_of
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import Commit

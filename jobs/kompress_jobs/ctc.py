@@ -8,9 +8,8 @@ said (`within`); so scores say by themselves which frames are real, wherever the
 import torch
 from torch.nn.functional import ctc_loss
 
-from kompress_jobs import transcripts
-from kompress_jobs.samples import Clips
-from kompress_jobs.transcripts import BLANK
+from kompress_jobs.samples import Clips, transcripts
+from kompress_jobs.samples.transcripts import BLANK
 
 CERTAIN = 8192.0
 """Score of the blank behind a clip's end, beside 0 for all else: exact in every type, and more than a model gives."""

@@ -16,14 +16,16 @@ from torch import nn
 from kompress_api.errors import AccuracyCollapsed, Interrupted, MethodRefused
 from kompress_api.goals import HIGHER_IS_BETTER, SOURCE_PREFIX, judged_by
 from kompress_api.training import Training
-from kompress_jobs import assemble, bundle, data, registry, reload
-from kompress_jobs.bundle import Description, Loaded
+from kompress_jobs import data, registry, reload
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.data import Data, Split, names_of
+from kompress_jobs.loading import assemble, bundle
+from kompress_jobs.loading.bundle import Description, Loaded
 from kompress_jobs.measure import latency, predictions, size
 from kompress_jobs.measure.classification import Figures
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.samples import place
+from kompress_jobs.samples.transcripts import UNKNOWN
 from kompress_jobs.training import objective
 from kompress_jobs.training.checkpoint import Checkpoints
 from kompress_jobs.training.evaluate import evaluate
@@ -31,7 +33,6 @@ from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.loop import train
 from kompress_jobs.training.plan import Objective, Plan
 from kompress_jobs.training.state import State
-from kompress_jobs.transcripts import UNKNOWN
 
 Spec = TypeVar("Spec")
 Done = TypeVar("Done")

@@ -13,10 +13,10 @@ from kompress_api.canonical import canonical_json
 from kompress_api.errors import ArtifactMissing
 from kompress_api.job import CompressionJobSpec
 from kompress_api.places import Dataset
-from kompress_jobs.fingerprint import fingerprint
-from kompress_jobs.keys import ACCESS
 from kompress_jobs.measure import predictions
 from kompress_jobs.measure.predictions import Predictions
+from kompress_jobs.planning.fingerprint import fingerprint
+from kompress_jobs.planning.keys import ACCESS
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import Commit
 from kompress_jobs.storage.objects import PATIENCE, join

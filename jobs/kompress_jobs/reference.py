@@ -25,7 +25,8 @@ from kompress_api.stages.fine_tune import Strategy
 from kompress_api.stages.fuse import FuseMethod
 from kompress_api.stages.prune import Granularity, Importance
 from kompress_api.stages.quantize import Quantize, QuantizeMode
-from kompress_jobs import ensemble, qat, registry
+from kompress_jobs import registry
+from kompress_jobs.modules import ensemble, qat
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "docs/reference/methods.md"

@@ -102,7 +102,7 @@ def answer_bundle(folder: Path, inputs: "list[numpy.ndarray[Any, Any]] | None") 
     """Rebuild a bundle and run it."""
     import torch
 
-    from kompress_jobs import bundle
+    from kompress_jobs.loading import bundle
 
     torch.set_num_threads(1)
     loaded = bundle.read(folder)

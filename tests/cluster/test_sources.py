@@ -14,7 +14,9 @@ from safetensors.torch import save
 
 from kompress_api.errors import UnsafeFile
 from kompress_api.places import Dataset, ModelSource
-from kompress_jobs import assemble, data, fingerprint
+from kompress_jobs import data
+from kompress_jobs.loading import assemble
+from kompress_jobs.planning import fingerprint
 from testcluster.servers import S3
 
 

@@ -27,7 +27,7 @@ from kompress_api.errors import (
     StorageUnavailable,
 )
 from kompress_api.places import Dataset, ModelSource, Output
-from kompress_jobs.fingerprint import fingerprint, resolve
+from kompress_jobs.planning.fingerprint import fingerprint, resolve
 from kompress_jobs.storage import artifacts, s3_client
 from kompress_jobs.storage import s3 as s3_store
 from kompress_jobs.storage.checkpoints import Checkpoint, CheckpointStore

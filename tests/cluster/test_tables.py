@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kompress_api.places import Dataset
-from kompress_jobs import data, fingerprint
+from kompress_jobs import data
+from kompress_jobs.planning import fingerprint
 from testcluster.servers import S3
 
 ROWS = [{"text": f"{word} number {number}", "label": word} for number in range(20) for word in ("tea", "sea")]

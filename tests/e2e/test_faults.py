@@ -162,7 +162,7 @@ def test_a_gang_survives_an_outage_an_eviction_a_kill_and_a_suspension_without_a
     pods = wait_until_it_trains(job, 2, pods=2)
     first = job.wait_for_end("adapt", 1)
     assert (first["outcome"], first["pod"], first["spentRestart"]) == ("Evicted", evicted, False)
-    job.kubectl("exec", pods[0]["metadata"]["name"], "--", "pkill", "-9", "-f", "kompress_jobs.worker")
+    job.kubectl("exec", pods[0]["metadata"]["name"], "--", "pkill", "-9", "-f", "kompress_jobs.pod.worker")
 
     wait_until_it_trains(job, 3, pods=2)
     second = job.wait_for_end("adapt", 2)

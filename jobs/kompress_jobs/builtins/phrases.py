@@ -2,7 +2,7 @@
 
 Two to four of the words of builtin://words, drawn anew for every clip, spoken by the voice variants of espeak-ng in British and American
 English in turns: 99 voices that differ, 12 phrases each, 1,188 clips. The splits share no voice: 20 % of the voices are test, 10 % of
-the rest validation. `arguments: {phrases: 8, voices: 20}` makes a smaller set. The clips are kept (`espeak.py`).
+the rest validation. `arguments: {phrases: 8, voices: 20}` makes a smaller set. The clips are kept (`samples/espeak.py`).
 """
 
 import hashlib
@@ -12,11 +12,10 @@ from pydantic import Field
 
 from kompress_api.base import Model
 from kompress_api.places import Dataset
-from kompress_jobs import espeak, sound, transcripts
 from kompress_jobs.builtins.words import TEST_SHARE, WORDS, distinct, parted
 from kompress_jobs.data import HELD_OUT, Data, MemorySplit, Split
-from kompress_jobs.espeak import ACCENTS, PITCH, SPEED, chosen_voices, version
-from kompress_jobs.samples import Clips
+from kompress_jobs.samples import Clips, espeak, sound, transcripts
+from kompress_jobs.samples.espeak import ACCENTS, PITCH, SPEED, chosen_voices, version
 
 FEWEST, MOST = 2, 4
 """Words of a phrase."""

@@ -3,7 +3,7 @@
 The words of Speech Commands (P. Warden, 2018, https://arxiv.org/abs/1804.03209), ten digits and ten commands, spoken by the 101 voice
 variants of espeak-ng in British and American English: 99 that differ, 3,960 clips of one second. The splits share no voice: 20 % of
 the voices are test, 10 % of the rest validation. `arguments: {words: 6, voices: 20}` makes a smaller set. The clips are kept
-(`espeak.py`).
+(`samples/espeak.py`).
 """
 
 import hashlib
@@ -13,10 +13,9 @@ from pydantic import Field
 
 from kompress_api.base import Model
 from kompress_api.places import Dataset
-from kompress_jobs import espeak, sound
 from kompress_jobs.data import HELD_OUT, Data, MemorySplit, Split, cut
-from kompress_jobs.espeak import ACCENTS, PITCH, SPEED, chosen_voices, version
-from kompress_jobs.samples import Clips
+from kompress_jobs.samples import Clips, espeak, sound
+from kompress_jobs.samples.espeak import ACCENTS, PITCH, SPEED, chosen_voices, version
 
 WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),

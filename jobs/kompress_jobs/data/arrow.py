@@ -9,8 +9,8 @@ import pyarrow
 from pyarrow import ipc
 
 from kompress_api.places import Dataset
-from kompress_jobs import cells, tables
 from kompress_jobs.data import Data
+from kompress_jobs.samples import cells, tables
 
 SUFFIXES = (".arrow",)
 TRANSCRIPTS = True

@@ -1,4 +1,4 @@
-"""audiofolder: <split>/<label>/<file> below a folder or an S3 prefix (`folders.py`), wav, flac, ogg and what else libsndfile reads.
+"""audiofolder: <split>/<label>/<file> below a folder or an S3 prefix (`samples/folders.py`), wav, flac, ogg and what else libsndfile reads.
 
 Every clip is cut or filled up to one length: `dataset.clipSeconds`, else that of the longest. A set that is small decoded lies
 in memory; a larger one is decoded batch by batch.
@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kompress_api.places import Dataset
-from kompress_jobs import folders, sound
 from kompress_jobs.data import Data
-from kompress_jobs.encoded import THREADS, Encoded, File, Medium, opened
+from kompress_jobs.samples import folders, sound
+from kompress_jobs.samples.encoded import THREADS, Encoded, File, Medium, opened
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded bytes of all splits up to which they are kept in memory (each process holds its own copy)."""

@@ -9,8 +9,8 @@ import pyarrow
 from pyarrow import csv
 
 from kompress_api.places import Dataset
-from kompress_jobs import tables
 from kompress_jobs.data import Data
+from kompress_jobs.samples import tables
 
 SUFFIXES = (".csv", ".tsv")
 TRANSCRIPTS = True

@@ -1,4 +1,4 @@
-"""imagefolder: <split>/<label>/<file> below a folder or an S3 prefix (`folders.py`).
+"""imagefolder: <split>/<label>/<file> below a folder or an S3 prefix (`samples/folders.py`).
 
 A set that is small decoded lies in memory; a larger one is decoded batch by batch.
 """
@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from kompress_api.places import Dataset
-from kompress_jobs import folders
 from kompress_jobs.data import Data
-from kompress_jobs.encoded import Encoded, File, Medium, Source, opened
+from kompress_jobs.samples import folders
+from kompress_jobs.samples.encoded import Encoded, File, Medium, Source, opened
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded bytes of all splits up to which they are kept in memory (each process holds its own copy)."""

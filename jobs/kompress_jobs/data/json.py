@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow
 
 from kompress_api.places import Dataset
-from kompress_jobs import cells, tables
 from kompress_jobs.data import Data
+from kompress_jobs.samples import cells, tables
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 TRANSCRIPTS = True

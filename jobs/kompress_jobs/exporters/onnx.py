@@ -37,7 +37,7 @@ def lower(
     """Write `model` (evaluation mode, CPU) to `path`; `batch` is the only batch size that the file takes, None: any."""
     import torch
 
-    from kompress_jobs.capture import free_axes
+    from kompress_jobs.modules.capture import free_axes
     from kompress_jobs.quantizers import onnx_runtime
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

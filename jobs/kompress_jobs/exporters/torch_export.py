@@ -31,7 +31,7 @@ def lower(model: "nn.Module", preprocessing: "Preprocessing", path: Path, *, bat
     """Write `model` (evaluation mode, CPU) to `path`; `batch` is the only batch size that the file takes, None: any."""
     import torch
 
-    from kompress_jobs.capture import capture
+    from kompress_jobs.modules.capture import capture
 
     program = capture(model, preprocessing, batch)
     program.example_inputs = None  # they would be a pickle
@@ -42,7 +42,7 @@ def open_engine(path: Path, threads: int) -> Engine:
     """PyTorch on the CPU."""
     import torch
 
-    from kompress_jobs.torch_engine import engine
+    from kompress_jobs.modules.torch_engine import engine
 
     refuse_code(path)
     return engine(torch.export.load(path).module(), threads)
@@ -53,7 +53,7 @@ def open_on_gpu(path: Path) -> Engine:
     import torch
     from torch.export.passes import move_to_device_pass
 
-    from kompress_jobs.torch_engine import engine_on_gpu
+    from kompress_jobs.modules.torch_engine import engine_on_gpu
 
     refuse_code(path)
     return engine_on_gpu(move_to_device_pass(torch.export.load(path), "cuda").module())

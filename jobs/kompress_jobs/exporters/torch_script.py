@@ -77,14 +77,14 @@ def other_shape(preprocessing: "Preprocessing", batch: int | None) -> "Inputs":
 
 def open_engine(path: Path, threads: int) -> Engine:
     """PyTorch's TorchScript interpreter on the CPU."""
-    from kompress_jobs.torch_engine import engine
+    from kompress_jobs.modules.torch_engine import engine
 
     return engine(_loaded(path, "cpu"), threads)
 
 
 def open_on_gpu(path: Path) -> Engine:
     """The same on the GPU. What the trace has made on the CPU stays there: a model that makes tensors as it runs can't be moved."""
-    from kompress_jobs.torch_engine import engine_on_gpu
+    from kompress_jobs.modules.torch_engine import engine_on_gpu
 
     return engine_on_gpu(_loaded(path, "cuda"))
 

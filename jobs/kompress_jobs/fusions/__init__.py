@@ -3,7 +3,7 @@
 - `refuse(spec, field)`, which raises MethodRefused for what the method can't take or would ignore,
 - `fuse(material) -> Fused`, a function of tensors: no file, no training.
 
-Ensemble keeps the models side by side and is a module of its own (`ensemble.py`, at the top).
+Ensemble keeps the models side by side and is a module of its own (`modules/ensemble.py`).
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from kompress_jobs.modules.structure import Change
 from kompress_jobs.pruning import attention, coupled
 from kompress_jobs.pruning.selection import Cut, build_layer
 from kompress_jobs.pruning.structural import Loss, Structural
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change
 
 RANKS = ("units",)
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from kompress_jobs.importances import Part
+from kompress_jobs.modules.structure import Change
 from kompress_jobs.pruning import attention
 from kompress_jobs.pruning.attention import Attention
 from kompress_jobs.pruning.selection import Cut, build_layer
 from kompress_jobs.pruning.structural import Loss, Structural
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change
 
 RANKS = ("units",)
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs.importances import Evidence, Part
+from kompress_jobs.modules.structure import Change, run_watched
 from kompress_jobs.pruning.selection import Cut, build_layer
 from kompress_jobs.pruning.structural import Loss, Structural
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change, run_watched
 
 RANKS = ("block", "without")
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
+from kompress_jobs.modules.structure import Change
 from kompress_jobs.pruning.masks import Masked, Masks, Worths
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change
 
 RANKS = ("weights",)
 GROUP, GONE = 4, 2

@@ -7,10 +7,10 @@ M. Zhu, S. Gupta, To Prune or Not to Prune, 2017, https://arxiv.org/abs/1710.018
 import torch
 from torch import nn
 
+from kompress_jobs.modules.structure import Change
 from kompress_jobs.pruning.masks import Masked, Masks, Worths
 from kompress_jobs.pruning.selection import build_layer, choose
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change
 
 RANKS = ("weights",)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from kompress_jobs.bundle import Loaded
 from kompress_jobs.data import Split
 from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.exporters import Engine
+from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.preprocessing import Preprocessing
 from kompress_jobs.samples import Inputs

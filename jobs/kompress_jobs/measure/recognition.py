@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy
 import torch
 
-from kompress_jobs import ctc, transcripts
+from kompress_jobs import ctc
 from kompress_jobs.measure.classification import RESAMPLES, Figures, Interval
 from kompress_jobs.measure.predictions import Predictions, Spoken
-from kompress_jobs.transcripts import BLANK, SPACE
+from kompress_jobs.samples import transcripts
+from kompress_jobs.samples.transcripts import BLANK, SPACE
 
 CHUNK = 64
 """Samples whose loss is computed at once: it takes memory for every pair of a frame and a token."""

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kompress_jobs.bundle import weights_bytes
+from kompress_jobs.loading.bundle import weights_bytes
 from kompress_jobs.samples import Inputs
 
 

@@ -1,13 +1,13 @@
-"""ensemble://: several models as one, from their descriptions; only bundles name it (`kompress_jobs.ensemble`)."""
+"""ensemble://: several models as one, from their descriptions; only bundles name it (`kompress_jobs.modules.ensemble`)."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from kompress_jobs import bundle
-from kompress_jobs.bundle import Description
-from kompress_jobs.ensemble import Ensemble
+from kompress_jobs.loading import bundle
+from kompress_jobs.loading.bundle import Description
+from kompress_jobs.modules.ensemble import Ensemble
 from kompress_jobs.preprocessing.ensemble import Preprocessing
 
 

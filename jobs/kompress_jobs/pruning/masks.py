@@ -15,8 +15,8 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
+from kompress_jobs.modules.structure import Change, is_within
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change, is_within
 
 Worths = dict[str, torch.Tensor]
 Masks = dict[str, torch.Tensor]

@@ -13,9 +13,10 @@ import torch
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
-from kompress_jobs import registry, structure
-from kompress_jobs.bundle import Loaded
+from kompress_jobs import registry
 from kompress_jobs.engine import Bench
+from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.modules import structure
 from kompress_jobs.pruning.calibration import Calibration
 from kompress_jobs.pruning.selection import SCHEDULES
 from kompress_jobs.samples import move, place

@@ -15,9 +15,9 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
+from kompress_jobs.modules.structure import Change, is_within
 from kompress_jobs.pruning.selection import Choice, Cut, Layer, choose, extremes
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change, is_within
 
 Loss = Callable[[nn.Module], float]
 

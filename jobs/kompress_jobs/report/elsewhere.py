@@ -11,11 +11,11 @@ from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
 from kompress_api.places import Dataset
 from kompress_jobs import measurements
-from kompress_jobs import plan as plans
 from kompress_jobs.measure import paired
 from kompress_jobs.measure.paired import Comparison
 from kompress_jobs.measure.predictions import OWN, Predictions
 from kompress_jobs.measure.predictions import SOURCE as OF_SOURCE
+from kompress_jobs.planning import plan as plans
 from kompress_jobs.storage.artifacts import Commit
 from kompress_jobs.storage.store import Store
 

@@ -17,12 +17,13 @@ from torch import nn
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.distill import Distill
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, registry
-from kompress_jobs.bundle import Loaded, redescribed
+from kompress_jobs import registry
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, open_bench
 from kompress_jobs.granularities import layer
-from kompress_jobs.rehearsal import Room
+from kompress_jobs.loading import assemble
+from kompress_jobs.loading.bundle import Loaded, redescribed
+from kompress_jobs.planning.rehearsal import Room
 from kompress_jobs.samples import Inputs, place
 from kompress_jobs.training import taps, teacher_cache
 from kompress_jobs.training.batches import Batch

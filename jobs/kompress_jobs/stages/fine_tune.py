@@ -6,11 +6,13 @@ from types import ModuleType
 
 from kompress_api.stages.fine_tune import FineTune
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, registry, structure
-from kompress_jobs.bundle import Loaded
+from kompress_jobs import registry
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import open_bench
-from kompress_jobs.rehearsal import Room
+from kompress_jobs.loading import assemble
+from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.modules import structure
+from kompress_jobs.planning.rehearsal import Room
 from kompress_jobs.samples import place
 from kompress_jobs.strategies import Phase, Subject
 from kompress_jobs.training import depth

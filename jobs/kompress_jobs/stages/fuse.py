@@ -1,5 +1,5 @@
 """fuse: one model out of several. How their weights become one is the method's business (`fusions/`); an ensemble keeps them side
-by side (`ensemble.py`)."""
+by side (`modules/ensemble.py`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,14 @@ from typing import Any
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.fuse import Fuse, FuseMethod
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, batch_norm, ensemble, registry
-from kompress_jobs.bundle import Loaded, redescribed
+from kompress_jobs import registry
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, open_bench
 from kompress_jobs.fusions import Material, Tensors
-from kompress_jobs.rehearsal import Room
+from kompress_jobs.loading import assemble
+from kompress_jobs.loading.bundle import Loaded, redescribed
+from kompress_jobs.modules import batch_norm, ensemble
+from kompress_jobs.planning.rehearsal import Room
 from kompress_jobs.samples import place
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse as refuse_settings

@@ -1,6 +1,6 @@
-"""preflight: check the whole plan before anything expensive is asked for, and write down what was found (`plan.py`).
+"""preflight: check the whole plan before anything expensive is asked for, and write down what was found (`planning/plan.py`).
 
-Cheap questions come first. Every method is rehearsed on the first samples (`rehearsal.py`); data are listed and
+Cheap questions come first. Every method is rehearsed on the first samples (`planning/rehearsal.py`); data are listed and
 fingerprinted, not read; nothing is trained, so nothing is said of accuracy. Storage gets 30 s here instead of 10 minutes.
 The launcher looks for MLflow meanwhile, and opens the job's run when all else has passed (`tracking/parent_run.py`).
 """
@@ -15,14 +15,15 @@ from kompress_api.dag import inputs_of
 from kompress_api.errors import ArtifactCorrupt
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
-from kompress_jobs import data, keys, memory, registry, rehearsal
-from kompress_jobs.code_version import code_version
+from kompress_jobs import data, registry
 from kompress_jobs.data import Data
-from kompress_jobs.fingerprint import Fingerprint, fingerprint, resolve
-from kompress_jobs.hardware import hardware_of
 from kompress_jobs.measurements import fingerprints
-from kompress_jobs.plan import Plan, PlannedData, PlannedStage, plan_key
-from kompress_jobs.rehearsal import Forecast, Sizes
+from kompress_jobs.planning import keys, memory, rehearsal
+from kompress_jobs.planning.code_version import code_version
+from kompress_jobs.planning.fingerprint import Fingerprint, fingerprint, resolve
+from kompress_jobs.planning.hardware import hardware_of
+from kompress_jobs.planning.plan import Plan, PlannedData, PlannedStage, plan_key
+from kompress_jobs.planning.rehearsal import Forecast, Sizes
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.objects import PREFLIGHT_PATIENCE
 from kompress_jobs.storage.store import Store, open_store, prove_conditional

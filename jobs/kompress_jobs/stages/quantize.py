@@ -12,17 +12,19 @@ from kompress_api.errors import Interrupted, MethodRefused
 from kompress_api.stages.export import Device, Target
 from kompress_api.stages.quantize import Quantize, QuantizeMode
 from kompress_api.stages.stage import Stage
-from kompress_jobs import assemble, capture, qat, registry
-from kompress_jobs.bundle import Loaded, redescribed
+from kompress_jobs import registry
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench, Measured, open_bench
 from kompress_jobs.exporters import onnx as exporter
+from kompress_jobs.loading import assemble
+from kompress_jobs.loading.bundle import Loaded, redescribed
 from kompress_jobs.measure import latency
 from kompress_jobs.measure.on_engine import arrays, real_inputs, score
 from kompress_jobs.measure.parity import Array
+from kompress_jobs.modules import capture, qat
+from kompress_jobs.modules.structure import is_within
+from kompress_jobs.planning.rehearsal import Room
 from kompress_jobs.quantizers import Recipe, recipe_of
-from kompress_jobs.rehearsal import Room
-from kompress_jobs.structure import is_within
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse_rounded
 from kompress_jobs.training.state import build_state

@@ -12,8 +12,8 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.fine_tune import FineTune
+from kompress_jobs.modules.structure import is_within
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import is_within
 from kompress_jobs.training import depth
 
 

@@ -6,8 +6,8 @@ authors' library does.
 """
 
 from kompress_api.errors import MethodRefused
+from kompress_jobs.modules.structure import is_within
 from kompress_jobs.strategies import Phase, Subject
-from kompress_jobs.structure import is_within
 
 
 def phases(subject: Subject) -> list[Phase]:

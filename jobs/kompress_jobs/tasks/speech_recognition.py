@@ -1,6 +1,6 @@
 """speech-recognition: what is said in a clip, character by character, by CTC (`ctc.py`).
 
-Models give scores (batch, frames, tokens); tokens are CTC's blank and the characters of train's transcripts (`transcripts.py`), which
+Models give scores (batch, frames, tokens); tokens are CTC's blank and the characters of train's transcripts (`samples/transcripts.py`), which
 become the head's outputs. Models that take one axis hear the waveform; others get a log-mel spectrogram (batch, 1, mels, frames).
 Augmentation is that of audio-classification, but for the shift in time, which must not lose what the transcript says.
 """
@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
-from kompress_jobs import ctc, transcripts
-from kompress_jobs.backbones import first_taken
+from kompress_jobs import ctc
 from kompress_jobs.data import Data
 from kompress_jobs.measure.recognition import figures, predictions
 from kompress_jobs.models import Pretrained
+from kompress_jobs.modules.backbones import first_taken
 from kompress_jobs.preprocessing import Preprocessing, spectrogram, waveform
-from kompress_jobs.samples import Clips, Samples
+from kompress_jobs.samples import Clips, Samples, transcripts
 from kompress_jobs.tasks.audio_classification import (
     DRAWS,
     SHIFT,

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kompress_jobs.termination import write_atomically
+from kompress_jobs.pod.termination import write_atomically
 from kompress_jobs.tracking.events import SENT_FILE, Event, read, sent
 
 if TYPE_CHECKING:

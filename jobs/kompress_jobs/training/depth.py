@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from kompress_jobs.modules.structure import run_watched
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import run_watched
 
 CONTAINERS = nn.Sequential | nn.ModuleList | nn.ModuleDict
 

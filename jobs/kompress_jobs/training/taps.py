@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
+from kompress_jobs.modules.structure import run_watched
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import run_watched
 
 
 class Taps:

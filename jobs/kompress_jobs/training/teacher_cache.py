@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 from kompress_api.canonical import digest
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing
 from kompress_api.stages.distill import Distill
-from kompress_jobs import code_version, keys, plan
-from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext
 from kompress_jobs.engine import Bench
+from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.planning import code_version, keys, plan
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import ManifestInput
 from kompress_jobs.storage.store import Store, open_store

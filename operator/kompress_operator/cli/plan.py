@@ -32,7 +32,7 @@ def read_plan(plan: PlanStatus) -> dict[str, Any] | None:
 
 def plan_table(spec: CompressionJobSpec, plan: PlanStatus, document: dict[str, Any] | None) -> Table:
     """One row a stage; figures are those that can be told before it runs, with their range where they are not exact
-    (`kompress_jobs/plan.py`)."""
+    (`kompress_jobs/planning/plan.py`)."""
     table = Table("stage", "kind", "does", "key", box=SIMPLE_HEAD)
     for title in PREDICTED.values():
         table.add_column(title, justify="right")

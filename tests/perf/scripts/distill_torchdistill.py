@@ -14,7 +14,7 @@ from torch.utils.data import RandomSampler, TensorDataset
 from torchdistill.core.distillation import get_distillation_box
 
 from kompress_api.places import ModelSource
-from kompress_jobs import assemble
+from kompress_jobs.loading import assemble
 from kompress_jobs.training.order import learning_rate
 
 

@@ -18,9 +18,10 @@ from torch import nn
 
 from kompress_api.places import Dataset
 from kompress_api.stages.fine_tune import FineTune
-from kompress_jobs import bundle, data, registry
-from kompress_jobs.bundle import Description
+from kompress_jobs import data, registry
 from kompress_jobs.data import Data, Split
+from kompress_jobs.loading import bundle
+from kompress_jobs.loading.bundle import Description
 from kompress_jobs.measure import size
 from kompress_jobs.samples import Inputs
 from kompress_jobs.training.batches import Batch, batches

@@ -8,7 +8,7 @@ import pytest
 from kompress_api.errors import ArtifactMissing, DataUnreadable, UnknownModel
 from kompress_api.places import Dataset, ModelSource
 from kompress_api.stages.stage import Stage
-from kompress_jobs import code_version, fingerprint
+from kompress_jobs.planning import code_version, fingerprint
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.file import FileStore
 

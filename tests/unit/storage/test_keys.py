@@ -8,8 +8,8 @@ import pytest
 from kompress_api.contract import Artifact, JobIdentity, StageInput
 from kompress_api.job import CompressionJobSpec
 from kompress_api.merge import merge
-from kompress_jobs import keys
-from kompress_jobs.keys import Basis
+from kompress_jobs.planning import keys
+from kompress_jobs.planning.keys import Basis
 
 SPEC: dict[str, Any] = {
     "task": "image-classification",

@@ -13,7 +13,7 @@ from kompress_api.places import Dataset
 from kompress_jobs import data
 from kompress_jobs.data import Data, MemorySplit, audio_folder
 from kompress_jobs.samples import Clips
-from kompress_jobs.sound import RATE, Heard
+from kompress_jobs.samples.sound import RATE, Heard
 
 MakeFolder = Callable[..., Path]
 

@@ -11,11 +11,12 @@ import torch
 
 from kompress_api.job import CompressionJobSpec
 from kompress_api.places import Dataset
-from kompress_jobs import bundle, data, reload
+from kompress_jobs import data, reload
 from kompress_jobs.context import StageOutput
 from kompress_jobs.exporters import onnx
+from kompress_jobs.loading import bundle
+from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.preprocessing import parse, spectrogram
-from kompress_jobs.rehearsal import rehearse
 
 RunStage = Callable[..., StageOutput]
 DATASET = {"source": "builtin://words", "arguments": {"words": 3, "voices": 12}, "clipSeconds": 0.8}

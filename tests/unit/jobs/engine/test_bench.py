@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 
-from kompress_jobs import bundle, engine
+from kompress_jobs import engine
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.loading import bundle
 
 MakeContext = Callable[..., StageContext]
 RunStage = Callable[..., StageOutput]

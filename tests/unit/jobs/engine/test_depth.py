@@ -8,8 +8,9 @@ from stage_contexts import CPU, TINY, build_context
 from tiny_models import Bert, convolutional, residual, torchvision_vit
 from torch import nn
 
-from kompress_jobs import bundle, engine
+from kompress_jobs import engine
 from kompress_jobs.context import StageOutput
+from kompress_jobs.loading import bundle
 from kompress_jobs.training.depth import blocks, depths, scales
 
 GREY = torch.zeros(2, 1, 8, 8)

@@ -12,8 +12,9 @@ from stage_contexts import CPU
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.distill import Distill
 from kompress_api.stages.stage import Stage
-from kompress_jobs import bundle, engine
+from kompress_jobs import engine
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.loading import bundle
 from kompress_jobs.losses import attention, dkd, kd, relational
 from kompress_jobs.stages import distill
 from kompress_jobs.training import taps, teacher_cache

@@ -3,8 +3,9 @@
 import torch
 
 from kompress_api.places import Dataset
-from kompress_jobs import data, fingerprint
+from kompress_jobs import data
 from kompress_jobs.builtins import docstrings
+from kompress_jobs.planning import fingerprint
 
 
 def test_the_docstrings_are_split_by_file(tmp_path) -> None:

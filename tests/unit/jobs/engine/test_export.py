@@ -12,10 +12,12 @@ import torch
 
 from kompress_api.errors import MethodRefused, ParityFailed
 from kompress_api.stages.export import Verify
-from kompress_jobs import bundle, capture, engine, reload
+from kompress_jobs import engine, reload
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.exporters import onnx
+from kompress_jobs.loading import bundle
 from kompress_jobs.measure import latency, parity
+from kompress_jobs.modules import capture
 from kompress_jobs.preprocessing import image
 from kompress_jobs.stages import export
 

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from kompress_api.errors import LabelMismatch, MethodRefused
-from kompress_jobs import batch_norm, bundle
-from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench
-from kompress_jobs.history import replay
+from kompress_jobs.loading import bundle
+from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.modules import batch_norm
+from kompress_jobs.modules.history import replay
 
 MakeContext = Callable[..., StageContext]
 RunStage = Callable[..., StageOutput]

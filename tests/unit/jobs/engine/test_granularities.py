@@ -15,8 +15,8 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
-from kompress_jobs import structure
 from kompress_jobs.measure import size
+from kompress_jobs.modules import structure
 from kompress_jobs.pruning.recovery import Methods
 from kompress_jobs.samples import Inputs
 
@@ -46,7 +46,7 @@ import torch
 from pathlib import Path
 from safetensors.torch import load_file, load_model, save_file
 from kompress_jobs import structure
-from kompress_jobs.history import replay
+from kompress_jobs.modules.history import replay
 from test_granularities import MODELS
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])

@@ -11,13 +11,14 @@ from stage_contexts import build_context
 
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.job import CompressionJobSpec
-from kompress_jobs import execute, measurements, registry
+from kompress_jobs import measurements, registry
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.data import Data
-from kompress_jobs.fingerprint import fingerprint
 from kompress_jobs.measure.predictions import Predictions
-from kompress_jobs.plan import Plan
-from kompress_jobs.rehearsal import rehearse
+from kompress_jobs.planning.fingerprint import fingerprint
+from kompress_jobs.planning.plan import Plan
+from kompress_jobs.planning.rehearsal import rehearse
+from kompress_jobs.pod import execute
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import Store, open_store
 

@@ -12,12 +12,13 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
-from kompress_jobs import bundle, structure
 from kompress_jobs.context import StageOutput
 from kompress_jobs.granularities import channel
-from kompress_jobs.history import replay
 from kompress_jobs.importances import l1, taylor
+from kompress_jobs.loading import bundle
 from kompress_jobs.measure import size
+from kompress_jobs.modules import structure
+from kompress_jobs.modules.history import replay
 from kompress_jobs.pruning import budget, search
 from kompress_jobs.pruning.recovery import share_epochs
 from kompress_jobs.pruning.search import Trial

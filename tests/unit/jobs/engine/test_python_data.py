@@ -9,10 +9,11 @@ import torch
 
 from kompress_api.errors import DataUnreadable, FactoryNotAllowed, InvalidManifest, UnknownModel
 from kompress_api.places import Dataset
-from kompress_jobs import data, fingerprint
+from kompress_jobs import data
 from kompress_jobs.data import Data
+from kompress_jobs.planning import fingerprint
 from kompress_jobs.samples import Clips
-from kompress_jobs.sound import RATE
+from kompress_jobs.samples.sound import RATE
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,10 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused, ParityFailed
 from kompress_api.stages.quantize import Quantize
-from kompress_jobs import bundle, qat
 from kompress_jobs.context import StageOutput
 from kompress_jobs.exporters import onnx as exporter
+from kompress_jobs.loading import bundle
+from kompress_jobs.modules import qat
 from kompress_jobs.preprocessing.image import Preprocessing
 from kompress_jobs.quantizers import onnx_runtime, recipe_of
 from kompress_jobs.stages import fine_tune

@@ -9,10 +9,11 @@ from stage_contexts import build_context
 
 from kompress_api.errors import KompressError, LabelMismatch, MethodRefused, UnknownModel
 from kompress_api.job import CompressionJobSpec
-from kompress_jobs import bundle, engine
+from kompress_jobs import engine
 from kompress_jobs.context import StageOutput
 from kompress_jobs.data import Data
-from kompress_jobs.rehearsal import Forecast, rehearse
+from kompress_jobs.loading import bundle
+from kompress_jobs.planning.rehearsal import Forecast, rehearse
 
 ADAPT = {"name": "adapt", "fineTune": {"epochs": 1}}
 STUDENT = {"source": "python://tiny_models:convolutional", "arguments": {"width": 8}}

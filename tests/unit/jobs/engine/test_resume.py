@@ -16,9 +16,10 @@ from safetensors import safe_open
 
 from kompress_api.errors import Interrupted
 from kompress_api.places import Output
-from kompress_jobs import bundle, engine
+from kompress_jobs import engine
 from kompress_jobs.context import StageContext
 from kompress_jobs.granularities import channel, weight
+from kompress_jobs.loading import bundle
 from kompress_jobs.pruning import search
 from kompress_jobs.pruning.selection import Choice
 from kompress_jobs.stages import prune
@@ -147,7 +148,7 @@ SAVE_TO_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from recorded_training import record
-from kompress_jobs.termination import describe
+from kompress_jobs.pod.termination import describe
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file grows beyond it, as on a disk that is full
 try:

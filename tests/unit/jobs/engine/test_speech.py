@@ -20,12 +20,13 @@ from kompress_api.places import Dataset, ModelSource
 from kompress_api.stages.distill import Distill
 from kompress_api.stages.fine_tune import FineTune
 from kompress_api.stages.fuse import Fuse
-from kompress_jobs import assemble, bundle, ctc, data, other_data, transcripts
+from kompress_jobs import ctc, data, other_data
 from kompress_jobs.data import Data
+from kompress_jobs.loading import assemble, bundle
 from kompress_jobs.losses import kd
 from kompress_jobs.measure import paired, predictions, recognition
 from kompress_jobs.preprocessing import waveform
-from kompress_jobs.samples import Clips
+from kompress_jobs.samples import Clips, transcripts
 from kompress_jobs.tasks import speech_recognition as task
 from kompress_jobs.tracking import model_files
 from kompress_jobs.training.refusals import refuse_for_task

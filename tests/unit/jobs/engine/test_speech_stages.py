@@ -11,12 +11,13 @@ import torch
 from kompress_api.errors import AccuracyCollapsed
 from kompress_api.job import CompressionJobSpec
 from kompress_api.places import Dataset
-from kompress_jobs import ctc, data, reload, transcripts
+from kompress_jobs import ctc, data, reload
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.engine import Bench
 from kompress_jobs.exporters import onnx
+from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.preprocessing import parse
-from kompress_jobs.rehearsal import rehearse
+from kompress_jobs.samples import transcripts
 from kompress_jobs.stages import fine_tune
 
 RunStage = Callable[..., StageOutput]

@@ -12,8 +12,9 @@ from torch import nn
 
 from kompress_api.errors import Interrupted, KompressError, MethodRefused
 from kompress_api.stages.fine_tune import FineTune
-from kompress_jobs import bundle, engine
+from kompress_jobs import engine
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.loading import bundle
 from kompress_jobs.stages import fine_tune
 from kompress_jobs.strategies import Phase, Subject, lora
 

@@ -12,8 +12,10 @@ from pyarrow import parquet
 
 from kompress_api.errors import DataUnreadable, InvalidManifest, KompressError, LabelMismatch
 from kompress_api.places import Dataset
-from kompress_jobs import data, fingerprint, tables
+from kompress_jobs import data
 from kompress_jobs.data import Data, Split
+from kompress_jobs.planning import fingerprint
+from kompress_jobs.samples import tables
 
 Rows = list[dict[str, Any]]
 ROWS: Rows = [{"text": f"{word} number {number}", "label": word} for number in range(20) for word in ("tea", "sea")]

@@ -15,8 +15,8 @@ import torch
 from kompress_api.errors import Interrupted
 from kompress_api.stages.distill import Distill
 from kompress_jobs import engine, registry
-from kompress_jobs.bundle import Loaded
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.training import teacher_cache
 from kompress_jobs.training.evaluate import predict
 from kompress_jobs.training.teacher_cache import Answers

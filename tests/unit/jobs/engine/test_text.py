@@ -15,12 +15,14 @@ import torch
 from kompress_api.errors import ArtifactCorrupt, InvalidManifest, MethodRefused, StorageUnavailable, UnknownModel, UnsafeFile
 from kompress_api.job import CompressionJobSpec
 from kompress_api.places import Dataset, ModelSource
-from kompress_jobs import assemble, bundle, data, fingerprint
-from kompress_jobs.bundle import Loaded
+from kompress_jobs import data
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.data import Data
+from kompress_jobs.loading import assemble, bundle
+from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.planning import fingerprint
+from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.preprocessing import text
-from kompress_jobs.rehearsal import rehearse
 from kompress_jobs.tasks import text_classification
 
 RunStage = Callable[..., StageOutput]

@@ -12,7 +12,7 @@ from kompress_api.errors import DataUnreadable, InvalidManifest
 from kompress_api.places import Dataset
 from kompress_jobs import data
 from kompress_jobs.builtins import words
-from kompress_jobs.fingerprint import fingerprint
+from kompress_jobs.planning.fingerprint import fingerprint
 from kompress_jobs.samples import Clips
 
 SMALL = Dataset(source="builtin://words", arguments={"words": 3, "voices": 6})

@@ -67,7 +67,7 @@ class Launch:
     def rank(self, rank: int) -> psutil.Process:
         """The worker process of a rank."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            if "kompress_jobs.worker" in child.cmdline() and child.environ().get("RANK") == str(rank):
+            if "kompress_jobs.pod.worker" in child.cmdline() and child.environ().get("RANK") == str(rank):
                 return child
         raise AssertionError(f"no process of rank {rank}")
 

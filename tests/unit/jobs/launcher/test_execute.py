@@ -7,7 +7,7 @@ import torch
 
 from kompress_api.contract import StageInput
 from kompress_jobs.context import Events, StageContext, StageOutput, StopSignal
-from kompress_jobs.execute import execute
+from kompress_jobs.pod.execute import execute
 from kompress_jobs.storage.checkpoints import CheckpointStore
 from kompress_jobs.storage.store import Store, open_store
 

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from kompress_jobs.outcome import oom_kills, silent_death, told
-from kompress_jobs.workers import Ended
+from kompress_jobs.pod.outcome import oom_kills, silent_death, told
+from kompress_jobs.pod.workers import Ended
 
 
 def death(number: int) -> Ended:

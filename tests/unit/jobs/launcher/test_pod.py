@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kompress_api.errors import InvalidManifest
-from kompress_jobs.pod import Pod
+from kompress_jobs.pod.environment import Pod
 
 STAGE = {
     "job": {"name": "flowers", "uid": "u-1"},

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from kompress_api.contract import MAX_TERMINATION_BYTES, StageFailure, StageSuccess, Termination
 from kompress_api.errors import DataUnreadable, ExitCode, Interrupted
-from kompress_jobs import termination
+from kompress_jobs.pod import termination
 
 either = TypeAdapter(Termination)
 

@@ -2,7 +2,7 @@
 
 import os
 
-from kompress_jobs.threads import available_cpus, limit_threads
+from kompress_jobs.pod.threads import available_cpus, limit_threads
 
 
 def test_the_cpu_limit_of_the_container_counts(tmp_path):

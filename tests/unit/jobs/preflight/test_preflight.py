@@ -8,8 +8,8 @@ import pytest
 from kompress_api.contract import Artifact, StageInput
 from kompress_api.errors import ArtifactCorrupt, DataUnreadable, KompressError, MethodRefused, UnknownModel
 from kompress_api.places import Dataset
-from kompress_jobs import plan
-from kompress_jobs.fingerprint import fingerprint
+from kompress_jobs.planning import plan
+from kompress_jobs.planning.fingerprint import fingerprint
 from kompress_jobs.stages import preflight
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import open_store

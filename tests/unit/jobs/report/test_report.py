@@ -17,7 +17,7 @@ from kompress_api.places import Dataset
 from kompress_jobs import measurements
 from kompress_jobs.measure import predictions
 from kompress_jobs.measure.predictions import Predictions, Spoken
-from kompress_jobs.plan import Plan
+from kompress_jobs.planning.plan import Plan
 from kompress_jobs.report import figures
 from kompress_jobs.stages import report
 from kompress_jobs.storage import artifacts

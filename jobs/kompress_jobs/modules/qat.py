@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from kompress_jobs.structure import is_within
+from kompress_jobs.modules.structure import is_within
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 MOMENTUM = 0.05

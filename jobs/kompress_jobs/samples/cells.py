@@ -19,7 +19,7 @@ import pyarrow.compute
 from kompress_api.errors import DataUnreadable
 from kompress_jobs.data.audio_folder import SOUND
 from kompress_jobs.data.image_folder import IMAGES
-from kompress_jobs.encoded import Openable
+from kompress_jobs.samples.encoded import Openable
 
 Medium = Literal["text", "image", "clip"]
 LOOKED_AT = 100

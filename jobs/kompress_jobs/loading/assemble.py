@@ -15,10 +15,12 @@ from torch import nn
 
 from kompress_api.errors import InvalidManifest, LabelMismatch
 from kompress_api.places import ModelSource
-from kompress_jobs import bundle, models, registry, structure, transfer
-from kompress_jobs.bundle import Architecture, Description, Loaded, redescribed
+from kompress_jobs import models, registry
 from kompress_jobs.data import Data
+from kompress_jobs.loading import bundle, transfer
+from kompress_jobs.loading.bundle import Architecture, Description, Loaded, redescribed
 from kompress_jobs.models import Pretrained
+from kompress_jobs.modules import structure
 from kompress_jobs.training.order import mix
 
 Head = Literal["Auto", "Keep", "Replace"]

@@ -22,11 +22,11 @@ import torch
 
 from kompress_api.errors import DataUnreadable, InvalidManifest, LabelMismatch
 from kompress_api.places import Dataset
-from kompress_jobs import cells
 from kompress_jobs.data import HELD_OUT, Data, Split, audio_folder, cut, image_folder
-from kompress_jobs.data_place import Place, open_place
-from kompress_jobs.encoded import Encoded, File, Files
-from kompress_jobs.transcripts import alphabet_of, encode
+from kompress_jobs.samples import cells
+from kompress_jobs.samples.data_place import Place, open_place
+from kompress_jobs.samples.encoded import Encoded, File, Files
+from kompress_jobs.samples.transcripts import alphabet_of, encode
 
 ALIASES = {
     "train": ("train", "training"),

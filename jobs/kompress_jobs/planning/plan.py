@@ -14,10 +14,10 @@ from kompress_api.contract import JobIdentity, StageInput
 from kompress_api.errors import ArtifactCorrupt
 from kompress_api.names import SOURCE
 from kompress_api.places import ModelSource
-from kompress_jobs import keys
-from kompress_jobs.code_version import code_version
-from kompress_jobs.fingerprint import fingerprint, resolve
-from kompress_jobs.hardware import hardware_of
+from kompress_jobs.planning import keys
+from kompress_jobs.planning.code_version import code_version
+from kompress_jobs.planning.fingerprint import fingerprint, resolve
+from kompress_jobs.planning.hardware import hardware_of
 from kompress_jobs.storage.store import Store
 
 NAME = "plan.json"

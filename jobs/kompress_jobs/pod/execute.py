@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from kompress_api.contract import StageInput, StageSuccess
 from kompress_api.names import SOURCE
-from kompress_jobs import plan as plans
 from kompress_jobs import seeds
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.planning import plan as plans
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import Commit, ManifestInput
 from kompress_jobs.storage.store import Store

@@ -19,7 +19,8 @@ from torch import nn
 
 from kompress_api.base import Model
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, UnsafeFile
-from kompress_jobs import history, models
+from kompress_jobs import models
+from kompress_jobs.modules import history
 from kompress_jobs.preprocessing import AnyPreprocessing
 
 DESCRIPTION = "bundle.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kompress_api.errors import ArtifactMissing, UnsafeFile
 from kompress_api.places import ModelSource, WeightSource
-from kompress_jobs.bundle import PICKLES
+from kompress_jobs.loading.bundle import PICKLES
 from kompress_jobs.storage import artifacts, files
 from kompress_jobs.storage.store import listing
 

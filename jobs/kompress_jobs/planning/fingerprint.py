@@ -14,7 +14,7 @@ from kompress_api.canonical import digest
 from kompress_api.errors import ArtifactMissing, DataUnreadable
 from kompress_api.places import Dataset, ModelSource, WeightSource
 from kompress_jobs import registry
-from kompress_jobs.code_version import factories_of, package_sources
+from kompress_jobs.planning.code_version import factories_of, package_sources
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.objects import PATIENCE, ObjectInfo
 from kompress_jobs.storage.store import Store, listing

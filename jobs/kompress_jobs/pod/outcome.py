@@ -13,9 +13,9 @@ from kompress_api.goals import BASELINE_PREFIX, SOURCE_PREFIX, Goal
 from kompress_api.reasons import Reason
 from kompress_api.stages.stage import Stage
 from kompress_api.status import MAX_FIGURES
-from kompress_jobs import termination
-from kompress_jobs.pod import Pod
-from kompress_jobs.workers import Ended, Workers
+from kompress_jobs.pod import termination
+from kompress_jobs.pod.environment import Pod
+from kompress_jobs.pod.workers import Ended, Workers
 
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 

@@ -67,8 +67,9 @@ def libraries() -> dict[str, str]:
 def own_sources() -> str:
     """Digest of the sources of kompress_jobs, and of kompress_api, whose models hold the defaults."""
     import kompress_api
+    import kompress_jobs
 
-    return digest([_tree(Path(__file__).parent), _tree(Path(str(kompress_api.__file__)).parent)])
+    return digest([_tree(Path(str(package.__file__)).parent) for package in (kompress_jobs, kompress_api)])
 
 
 @functools.cache

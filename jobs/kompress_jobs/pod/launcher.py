@@ -14,14 +14,14 @@ import threading
 from kompress_api.contract import StageFailure, StageSuccess
 from kompress_api.errors import KompressError
 from kompress_api.names import PREFLIGHT, REPORT
-from kompress_jobs import termination
-from kompress_jobs.outcome import figures_of_goals, oom_kills, outcome, told
-from kompress_jobs.pod import Pod, termination_log
-from kompress_jobs.threads import available_cpus, limit_threads
+from kompress_jobs.pod import termination
+from kompress_jobs.pod.environment import Pod, termination_log
+from kompress_jobs.pod.outcome import figures_of_goals, oom_kills, outcome, told
+from kompress_jobs.pod.threads import available_cpus, limit_threads
+from kompress_jobs.pod.workers import Workers
 from kompress_jobs.tracking.parent_run import ParentRun
 from kompress_jobs.tracking.publication import Publication
 from kompress_jobs.tracking.tracker import Tracker
-from kompress_jobs.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def run(pod: Pod, stopping: threading.Event) -> tuple[StageSuccess | StageFailur
     processes = pod.processes or gpus() or 1
     limit_threads(os.environ, processes, available_cpus())
     killed_before = oom_kills()
-    workers = Workers(pod, processes, ["-m", "kompress_jobs.worker", str(pod.scratch)])
+    workers = Workers(pod, processes, ["-m", "kompress_jobs.pod.worker", str(pod.scratch)])
     tracker = tracker_of(pod, stopping)
     workers.start()
     if tracker is not None:

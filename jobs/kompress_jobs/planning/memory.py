@@ -21,8 +21,8 @@ from kompress_api.stages.fine_tune import FineTune, Strategy
 from kompress_api.stages.stage import Stage
 from kompress_api.training import Optimizer, Parallelism, Precision, Training
 from kompress_jobs import reload
-from kompress_jobs.bundle import Loaded, weights_bytes
 from kompress_jobs.data import Data
+from kompress_jobs.loading.bundle import Loaded, weights_bytes
 from kompress_jobs.samples import Clips, Samples, count
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.evaluate import BATCH

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kompress_api.stages.export import Device
 from kompress_api.stages.stage import Stage
-from kompress_jobs.keys import needs_hardware
+from kompress_jobs.planning.keys import needs_hardware
 
 CPU_INFO = Path("/proc/cpuinfo")
 

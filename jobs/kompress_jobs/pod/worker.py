@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from kompress_api.contract import ENV_STAGE, ENV_TRACKING, StageInput, StageSuccess
 from kompress_api.errors import Interrupted, KompressError
 from kompress_api.names import PREFLIGHT, REPORT
-from kompress_jobs import registry, termination
+from kompress_jobs import registry
 from kompress_jobs.context import Events, StageContext, StageOutput, StopSignal
+from kompress_jobs.pod import termination
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,9 @@ def work(scratch: Path, rank: int) -> None:
 
 def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int) -> StageSuccess:
     """A user's stage, with its process group, key and checkpoints."""
-    from kompress_jobs import execute, plan, seeds
+    from kompress_jobs import seeds
+    from kompress_jobs.planning import plan
+    from kompress_jobs.pod import execute
     from kompress_jobs.storage.checkpoints import CheckpointStore
     from kompress_jobs.storage.store import open_store
     from kompress_jobs.training.refusals import refuse_shared_gpus

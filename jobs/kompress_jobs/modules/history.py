@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from kompress_jobs import registry
+from kompress_jobs.modules.structure import Change, with_head
 from kompress_jobs.samples import Inputs
-from kompress_jobs.structure import Change, with_head
 
 
 def replay(model: nn.Module, history: Sequence[Change], sample: Inputs) -> nn.Module:
@@ -19,7 +19,7 @@ def replay(model: nn.Module, history: Sequence[Change], sample: Inputs) -> nn.Mo
         if change["change"] == "head":
             model = with_head(model, change["module"], change["outputs"])
         elif change["change"] == "fold_batch_norm":
-            from kompress_jobs import batch_norm
+            from kompress_jobs.modules import batch_norm
 
             model = batch_norm.replay(model, change, sample)
         else:

@@ -16,7 +16,7 @@ from torch import nn
 
 from kompress_api.errors import ArtifactCorrupt, MethodRefused
 from kompress_api.places import WeightSource
-from kompress_jobs.structure import is_within
+from kompress_jobs.modules.structure import is_within
 
 NAMES_TOLD = 4
 WRAPPERS = ("module.", "_orig_mod.")
