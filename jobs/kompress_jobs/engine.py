@@ -4,7 +4,7 @@ A stage opens a `Bench`, takes models from it, changes one, and closes with `fin
 called by every rank.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,16 +16,15 @@ from torch import nn
 from kompress_api.errors import AccuracyCollapsed, Interrupted, MethodRefused
 from kompress_api.goals import HIGHER_IS_BETTER, SOURCE_PREFIX, judged_by
 from kompress_api.training import Training
-from kompress_jobs import data, registry, reload
+from kompress_jobs import data, registry, reload, tasks
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.data import Data, Split, names_of
+from kompress_jobs.data import Data, Split
 from kompress_jobs.loading import assemble, bundle
 from kompress_jobs.loading.bundle import Description, Loaded
 from kompress_jobs.measure import latency, predictions, size
 from kompress_jobs.measure.classification import Figures
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.samples import place
-from kompress_jobs.samples.transcripts import UNKNOWN
 from kompress_jobs.training import objective
 from kompress_jobs.training.checkpoint import Checkpoints
 from kompress_jobs.training.evaluate import evaluate
@@ -70,7 +69,7 @@ class Bench:
         self.context = context
         self.input = context.input
         self.task: ModuleType = registry.load("tasks", self.input.task, field="spec.task")
-        self.data: Data = data.load(self.input.dataset, context.scratch, transcripts=getattr(self.task, "TRANSCRIPTS", False))
+        self.data: Data = data.load(self.input.dataset, context.scratch, transcripts=tasks.transcripts(self.task))
         self.gang = Gang(context.rank, context.world_size, context.device)
         self.checkpoints = Checkpoints(context, self.gang)
         if self.input.stage is not None:
@@ -82,17 +81,12 @@ class Bench:
                 context.events.warning(f"{len(paths)} unreadable samples of split {split} were skipped, the first is {paths[0]}")
         if absent := self.data.absent:
             context.events.warning(f"train has no sample of {', '.join(absent[:NAMES_TOLD])}: no model can learn what it never sees")
-        if self.data.transcribed:
-            self.tell_unknown()
+        self.warn(getattr(self.task, "remarks_on_data", tasks.nothing)(self.data))
 
-    def tell_unknown(self) -> None:
-        """Say which transcripts hold what can't be learned."""
-        for name, split in (("validation", self.data.validation), ("test", self.data.test)):
-            if rows := (split.labels == UNKNOWN).any(1).nonzero().flatten().tolist():
-                self.context.events.warning(
-                    f"{len(rows)} transcripts of split {name} hold characters that train never has, the first is "
-                    f"{called(split, rows[0])}: their words count as errors"
-                )
+    def warn(self, remarks: Iterable[str]) -> None:
+        """Tell people each of them."""
+        for remark in remarks:
+            self.context.events.warning(remark)
 
     def field(self, *path: str) -> str:
         """Path of a field of this stage in the manifest."""
@@ -123,8 +117,7 @@ class Bench:
         if found.fresh:
             names = ", ".join(found.fresh[:NAMES_TOLD]) + (", ..." if len(found.fresh) > NAMES_TOLD else "")
             self.context.events.warning(f"{len(found.fresh)} weights do not come with the model and start fresh: {names}")
-        if hasattr(self.task, "unlearnable"):
-            self.tell_unlearnable(found)
+        self.warn(getattr(self.task, "remarks_on_model", tasks.nothing)(found, self.data))
         if not found.description.preprocessing.limited:
             return
         count = len(self.data.train)
@@ -133,24 +126,6 @@ class Bench:
         if shortened := found.description.preprocessing.shortened(samples):
             self.context.events.warning(
                 f"{shortened} of {len(seen)} training samples that were looked at are longer than the model takes: their ends are cut off"
-            )
-
-    def tell_unlearnable(self, found: Loaded) -> None:
-        """Say how many of the first training transcripts are longer than the model has frames for; their loss is 0."""
-        rows = torch.arange(min(len(self.data.train), SAMPLES_TOLD))
-        samples, seen = self.data.train.read(rows)
-        with torch.no_grad():
-            frames = self.task.scores_of(found.model.eval()(*found.description.preprocessing.sample(1))).shape[1]
-        if cut := int((samples.lengths == samples.waves.shape[1]).sum()):  # type: ignore[union-attr]
-            self.context.events.warning(
-                f"{cut} of {len(seen)} training clips that were looked at are as long as clips may be: of those that were cut the "
-                "transcript is longer than what is heard (raise dataset.clipSeconds)"
-            )
-        where = rows[seen][self.task.unlearnable(samples, self.data.train.labels[rows[seen]], frames)].tolist()
-        if where:
-            self.context.events.warning(
-                f"{len(where)} of {len(seen)} training transcripts that were looked at are longer than the model has frames for, "
-                f"the first is {called(self.data.train, where[0])}: nothing is learned from them"
             )
 
     def score(self, found: Loaded, split: Split, *, intervals: bool) -> Figures:
@@ -288,12 +263,6 @@ class Bench:
         """The 95 % interval of a figure, as accuracy."""
         low, high = sorted(float(self.task.accuracy({name: end})) for end in side.details["intervals"][name])
         return low, high
-
-
-def called(split: Split, row: int) -> str:
-    """A sample's name, else its position."""
-    names = names_of(split)
-    return str(names[row]) if names else f"sample {row}"
 
 
 def open_bench(context: StageContext, kind: type[Spec]) -> tuple[Bench, Spec]:

@@ -43,6 +43,12 @@ def names_of(split: Split) -> Sequence[str]:
     return found
 
 
+def called(split: Split, row: int) -> str:
+    """A sample's name, else its position."""
+    names = names_of(split)
+    return str(names[row]) if names else f"sample {row}"
+
+
 @dataclass
 class MemorySplit:
     """A split that lies in memory."""

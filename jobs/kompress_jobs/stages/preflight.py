@@ -15,7 +15,7 @@ from kompress_api.dag import inputs_of
 from kompress_api.errors import ArtifactCorrupt
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
-from kompress_jobs import data, registry
+from kompress_jobs import data, registry, tasks
 from kompress_jobs.data import Data
 from kompress_jobs.measurements import fingerprints
 from kompress_jobs.planning import keys, memory, rehearsal
@@ -45,7 +45,7 @@ def run(stage: StageInput, scratch: Path, events: Events) -> StageSuccess:
     prove_conditional(store)
     events.progress(2, STEPS, "data")
     found = fingerprint(stage.dataset, patience=PREFLIGHT_PATIENCE)
-    transcripts = getattr(registry.load("tasks", spec.task, field="spec.task"), "TRANSCRIPTS", False)
+    transcripts = tasks.transcripts(registry.load("tasks", spec.task, field="spec.task"))
     samples = data.load(stage.dataset, scratch, first=FIRST_SAMPLES, transcripts=transcripts)
     events.progress(3, STEPS, "every stage once, on a few samples")
     held = memory.held_by(stage.dataset, samples, files=found.files, size=found.size)

@@ -1,18 +1,20 @@
 """speech-recognition: what is said in a clip, character by character, by CTC (`ctc.py`).
 
-Models give scores (batch, frames, tokens); tokens are CTC's blank and the characters of train's transcripts (`samples/transcripts.py`), which
-become the head's outputs. Models that take one axis hear the waveform; others get a log-mel spectrogram (batch, 1, mels, frames).
-Augmentation is that of audio-classification, but for the shift in time, which must not lose what the transcript says.
+Models give scores (batch, frames, tokens); tokens are CTC's blank and the characters of train's transcripts
+(`samples/transcripts.py`), which become the head's outputs. Models that take one axis hear the waveform; others get a log-mel
+spectrogram (batch, 1, mels, frames). Augmentation is that of audio-classification, but for the shift in time, which must not
+lose what the transcript says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs import ctc
-from kompress_jobs.data import Data
+from kompress_jobs.data import Data, called
+from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.measure.recognition import figures, predictions
 from kompress_jobs.models import Pretrained
 from kompress_jobs.modules.backbones import first_taken
@@ -46,6 +48,8 @@ __all__ = [
 TRANSCRIPTS = True
 """Targets are transcripts, not labels."""
 HEARD = "use a model that takes spectrograms (batch, 1, 64, time), or waveforms (batch, samples)"
+SAMPLES_TOLD = 1000
+"""Training samples whose length is looked at."""
 MOST_TOO_LONG = 0.5
 """Share of train's transcripts that may be longer than the model has frames for."""
 NO_MEANING = {
@@ -84,6 +88,36 @@ def require_fit(model: nn.Module, preprocessing: Preprocessing, data: Data, *, f
             f"{len(needed)} transcripts need more, up to {int(needed.max())}: CTC writes one token a frame at most",
             hint="use a model with a smaller stride, or a longer dataset.clipSeconds where clips are cut",
             field=field,
+        )
+
+
+def remarks_on_data(data: Data) -> Iterator[str]:
+    """Which transcripts hold what can't be learned."""
+    for name, split in (("validation", data.validation), ("test", data.test)):
+        if rows := (split.labels == transcripts.UNKNOWN).any(1).nonzero().flatten().tolist():
+            yield (
+                f"{len(rows)} transcripts of split {name} hold characters that train never has, the first is "
+                f"{called(split, rows[0])}: their words count as errors"
+            )
+
+
+def remarks_on_model(found: Loaded, data: Data) -> Iterator[str]:
+    """How many of the first training transcripts are longer than the model has frames for; their loss is 0."""
+    rows = torch.arange(min(len(data.train), SAMPLES_TOLD))
+    samples, seen = data.train.read(rows)
+    assert isinstance(samples, Clips)
+    with torch.no_grad():
+        frames = scores_of(found.model.eval()(*found.description.preprocessing.sample(1))).shape[1]
+    if cut := int((samples.lengths == samples.waves.shape[1]).sum()):
+        yield (
+            f"{cut} of {len(seen)} training clips that were looked at are as long as clips may be: of those that were cut the "
+            "transcript is longer than what is heard (raise dataset.clipSeconds)"
+        )
+    where = rows[seen][unlearnable(samples, data.train.labels[rows[seen]], frames)].tolist()
+    if where:
+        yield (
+            f"{len(where)} of {len(seen)} training transcripts that were looked at are longer than the model has frames for, "
+            f"the first is {called(data.train, where[0])}: nothing is learned from them"
         )
 
 

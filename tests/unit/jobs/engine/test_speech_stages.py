@@ -133,7 +133,7 @@ def test_what_can_not_be_learned_is_counted_and_told(make_context: Callable[...,
     )
     bench = Bench(context)
     bench.data.test.labels[:2, 1] = transcripts.UNKNOWN
-    bench.tell_unknown()
+    bench.warn(bench.task.remarks_on_data(bench.data))
     bench.take("model")
     told = (context.scratch / "events.jsonl").read_text()
     assert "2 transcripts of split test hold characters that train never has" in told
