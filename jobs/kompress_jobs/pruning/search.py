@@ -79,7 +79,7 @@ def run(bench: Bench, found: Loaded, spec: Prune, methods: Methods, saved: Saved
     """
     search = spec.search
     assert search is not None
-    noted = bench.gang.broadcast(bench.context.checkpoints.noted(NOTE) if bench.gang.rank == 0 else None)
+    noted = bench.gang.from_rank_0(lambda: bench.context.checkpoints.noted(NOTE))
     trials = [Trial(**entry) for entry in max(noted or [], saved.stage["trials"] if saved else [], key=len)]
     if not trials:
         trials = [measured(bench, found, 0.0)]

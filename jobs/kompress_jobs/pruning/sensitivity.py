@@ -19,7 +19,7 @@ NOTE = "sensitivity"
 
 def measure(bench: Bench, found: Loaded, spec: Prune, methods: Methods) -> dict[str, Any]:
     """Collective: {"loss", "accuracy", "layers": {layer: [{"ratio", "loss", "accuracy"}]}}; noted, so that a resumed stage has it."""
-    noted = bench.gang.broadcast(bench.context.checkpoints.noted(NOTE) if bench.gang.rank == 0 else None)
+    noted = bench.gang.from_rank_0(lambda: bench.context.checkpoints.noted(NOTE))
     if noted:
         return dict(noted)
     pruner = methods.pruner(found, spec, field=bench.field())

@@ -68,7 +68,7 @@ class Checkpoints:
         """Collective: fetch the committed checkpoint with the highest step of any attempt. One that vanishes while read gives
         way to the next."""
         for _ in range(ROUNDS):
-            found = self.gang.broadcast(self.store.newest() if self.gang.rank == 0 else None)
+            found = self.gang.from_rank_0(self.store.newest)
             if found is None:
                 return None
             folder = self.folder / f"resume-{found.uid}-{found.attempt}-{found.step}"
@@ -173,7 +173,7 @@ class Checkpoints:
         self.finish()
         steps = self.gang.gather(state.bad.view(1))
         step = int(steps[steps > 0].min()) if steps.any() else state.step
-        kept = self.gang.broadcast(self.store.newest() if self.gang.rank == 0 else None)
+        kept = self.gang.from_rank_0(self.store.newest)
         return LossNotFinite(
             f"{what} in step {plan.first_step + step} of {plan.all_steps or plan.order.steps}"
             + (f"; the checkpoint of step {kept.step} is kept" if kept else ""),

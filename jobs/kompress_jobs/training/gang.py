@@ -4,6 +4,7 @@ Each method that is a collective says so: all ranks must call it. With one proce
 """
 
 import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -105,6 +106,10 @@ class Gang:
         found = [torch.empty_like(padded) for _ in range(self.world_size)]
         dist.all_gather(found, padded, group=self.control)
         return torch.cat([part[: int(count)] for part, count in zip(found, counts, strict=True)])
+
+    def from_rank_0(self, look: Callable[[], Any]) -> Any:
+        """Collective: the JSON-like value that `look` gives on rank 0, where alone it is called."""
+        return self.broadcast(look() if self.rank == 0 else None)
 
     def broadcast(self, value: Any) -> Any:
         """Collective: rank 0's JSON-like value."""

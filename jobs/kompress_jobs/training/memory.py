@@ -30,7 +30,7 @@ def micro_batches(plan: Plan, context: StageContext, gang: Gang) -> int:
     asked = plan.settings.gradient_accumulation_steps
     if context.input.attempt == 1:
         return asked
-    noted = gang.broadcast(context.checkpoints.noted(NOTE) if gang.rank == 0 else None)
+    noted = gang.from_rank_0(lambda: context.checkpoints.noted(NOTE))
     if noted is None:
         return asked
     context.events.warning(f"an earlier attempt ran out of memory: micro-batches are halved, gradientAccumulationSteps is {2 * asked}")

@@ -76,7 +76,7 @@ def answers(bench: Bench, teacher: Loaded, role: str) -> Answers:
     """Collective: the teacher's answers about all of train, fetched as far as anybody has asked, asked for else. A stop point."""
     context, gang = bench.context, bench.gang
     store = open_store(context.input.output, "output")
-    decided = gang.broadcast(decides(context, store, role, teacher) if gang.rank == 0 else None)
+    decided = gang.from_rank_0(lambda: decides(context, store, role, teacher))
     shards, asked = [], 0
     parts = torch.arange(len(bench.data.train)).split(SHARD)
     for number, rows in enumerate(parts):
