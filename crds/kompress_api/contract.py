@@ -15,7 +15,7 @@ from kompress_api.goals import Goal, GoalResult
 from kompress_api.job import Evaluation
 from kompress_api.names import StageName, Uri
 from kompress_api.places import Dataset, ModelSource, Output, Task, Tracking
-from kompress_api.stages.stage import Stage
+from kompress_api.stages.stage import Stage, StageKind
 from kompress_api.status import Figures
 
 ENV_STAGE = "KOMPRESS_STAGE"
@@ -39,7 +39,7 @@ MAX_TERMINATION_BYTES = 3500
 Role = Literal["model", "dataset", "output", "tracking"]
 """Folder names below CREDENTIALS_FOLDER (datasets of spec.evaluation: dataset0, dataset1, ...)."""
 
-StageKindOrOwn = Literal["preflight", "fineTune", "distill", "prune", "fuse", "quantize", "export", "report"]
+StageKindOrOwn = Literal["preflight", "report"] | StageKind
 
 
 class JobIdentity(Model):

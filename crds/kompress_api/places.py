@@ -10,7 +10,13 @@ from kompress_api.names import Arguments, Glob, ShortText, Uri
 
 SecretName = Annotated[str, StringConstraints(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
-MODEL_SCHEMES = ("timm", "torchvision", "hf", "mlflow", "s3", "file", "python")
+LIBRARY_SCHEMES = ("timm", "torchvision", "hf")
+"""Libraries that build a model by its name."""
+PLACE_SCHEMES = ("mlflow", "s3", "file")
+"""Where models are kept."""
+REMOTE_SCHEMES = ("s3", "mlflow")
+"""Those of them that take an address and credentials."""
+MODEL_SCHEMES = (*LIBRARY_SCHEMES, *PLACE_SCHEMES, "python")
 DATA_SCHEMES = ("builtin", "s3", "file", "python")
 OUTPUT_SCHEMES = ("s3", "file")
 
@@ -74,7 +80,7 @@ class WeightSource(Access):
     rename: Annotated[dict[ShortText, ShortText], Field(max_length=16)] = {}
     """Beginnings of names there -> here: {"encoder.": "backbone."}. An empty one is the beginning of every name."""
 
-    rules = (scheme_rule("source", ("s3", "file", "mlflow")), access_rule(("s3", "mlflow")))
+    rules = (scheme_rule("source", PLACE_SCHEMES), access_rule(REMOTE_SCHEMES))
 
 
 class ModelSource(Access):
@@ -95,8 +101,8 @@ class ModelSource(Access):
 
     rules = (
         scheme_rule("source", MODEL_SCHEMES),
-        scheme_rule("architecture", ("timm", "torchvision", "hf", "python")),
-        access_rule(("s3", "mlflow")),
+        scheme_rule("architecture", (*LIBRARY_SCHEMES, "python")),
+        access_rule(REMOTE_SCHEMES),
     )
 
 

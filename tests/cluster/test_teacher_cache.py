@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kompress_api.places import Output
-from kompress_jobs import engine
+from kompress_jobs.bench import Bench
 from kompress_jobs.storage.store import open_store
 from kompress_jobs.training import teacher_cache
 from kompress_jobs.training.teacher_cache import Answers
@@ -35,7 +35,7 @@ def answers(folder: Path, output: Output, attempt: int) -> Answers:
     context = build_context(
         folder, {"distill": SPEC}, inputs={"teacher0": None}, output=output, attempt=attempt, scratch=f"scratch{attempt}"
     )
-    bench = engine.Bench(context)
+    bench = Bench(context)
     return teacher_cache.answers(bench, bench.take("teacher0"), "teacher0")
 
 

@@ -1,6 +1,6 @@
 """A stage of a CompressionJob: a name, what it starts from, exactly one kind, and overrides of the runtime."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from kompress_api.base import Model, Rule
 from kompress_api.names import RESERVED_STAGES, StageName
@@ -13,7 +13,7 @@ from kompress_api.stages.prune import Prune
 from kompress_api.stages.quantize import Quantize
 
 StageKind = Literal["fineTune", "distill", "prune", "fuse", "quantize", "export"]
-KINDS: tuple[StageKind, ...] = ("fineTune", "distill", "prune", "fuse", "quantize", "export")
+KINDS: tuple[StageKind, ...] = get_args(StageKind)
 COMPRESSING: frozenset[StageKind] = frozenset({"distill", "prune", "fuse", "quantize"})
 StageSpec = FineTune | Distill | Prune | Fuse | Quantize | Export
 

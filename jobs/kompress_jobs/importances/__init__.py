@@ -9,7 +9,8 @@ A module says in `EVIDENCE` what must be known of the loss, and has a function f
 
 What it has no function for is refused by the preflight; None is said of a group that it can't rank, which then stays as it is.
 To add one: its name in `Importance` (`kompress_api/stages/prune.py`), a copy of `taylor.py` under that name, its paper in the
-docstring; `tests/unit/jobs/engine/test_importances.py` takes it through every granularity. Random numbers come from torch's default
+docstring; its entry in `WORKS` of `tests/unit/jobs/engine/test_importances.py`, which takes it through every granularity; its line below
+`examples/methods/`, and `make crds`. Random numbers come from torch's default
 generator, which the stage seeds.
 """
 

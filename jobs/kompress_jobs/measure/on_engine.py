@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from kompress_jobs.bench import Bench, Measured
 from kompress_jobs.data import Split
-from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.exporters import Engine
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.measure.parity import Array

@@ -13,7 +13,7 @@ from kompress_api.base import Model
 from kompress_api.contract import JobIdentity, StageInput
 from kompress_api.errors import ArtifactCorrupt
 from kompress_api.names import SOURCE
-from kompress_api.places import ModelSource
+from kompress_api.places import PLACE_SCHEMES, ModelSource
 from kompress_jobs.planning import keys
 from kompress_jobs.planning.code_version import code_version
 from kompress_jobs.planning.fingerprint import fingerprint, resolve
@@ -21,8 +21,6 @@ from kompress_jobs.planning.hardware import hardware_of
 from kompress_jobs.storage.store import Store
 
 NAME = "plan.json"
-PLACES = ("s3://", "file://", "mlflow://")
-"""Of models that are kept somewhere."""
 
 
 class PlannedData(Model):
@@ -143,7 +141,7 @@ def refuse_moved(stage_input: StageInput, plan: Plan | None) -> None:
     seen = [(stage_input.model, "model", plan.source_key)] if any(entry.stage == SOURCE for entry in stage_input.inputs) else []
     seen += [(student, "student", plan.students.get(stage_input.name, ""))] if student else []
     for model, role, key in seen:
-        if model.source.startswith(PLACES) and keys.source_key(model, resolve(model, role=role)) != key:
+        if model.source.partition("://")[0] in PLACE_SCHEMES and keys.source_key(model, resolve(model, role=role)) != key:
             raise ArtifactCorrupt(
                 f"what {model.source} stands for has changed since the preflight",
                 hint="run the job again under another name, which takes what is there now",

@@ -27,8 +27,9 @@ from kompress_api.names import SOURCE
 from kompress_api.stages.export import Device
 from kompress_api.stages.stage import Stage
 from kompress_api.training import Training
-from kompress_jobs import other_data, registry, seeds
+from kompress_jobs import registry
 from kompress_jobs.data import Data
+from kompress_jobs.evaluation import other_data, seeds
 from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.measure import size

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from kompress_api.contract import StageInput, StageSuccess
 from kompress_api.names import SOURCE
-from kompress_jobs import seeds
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.evaluation import seeds
 from kompress_jobs.planning import plan as plans
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import Commit, ManifestInput
@@ -56,7 +56,7 @@ def success(key: str, commit: Commit | None) -> StageSuccess:
 def measure_other_data(context: StageContext, commit: Commit, plan: "plans.Plan | None") -> None:
     """What `evaluation.datasets` asks of this stage and nobody has measured (rank 0)."""
     if context.input.evaluation.datasets:
-        from kompress_jobs import other_data  # torch, which a small pod that verifies a commit does not need
+        from kompress_jobs.evaluation import other_data
 
         other_data.measure(context, commit, plan)
 

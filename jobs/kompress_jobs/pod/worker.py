@@ -62,7 +62,7 @@ def work(scratch: Path, rank: int) -> None:
 
 def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int) -> StageSuccess:
     """A user's stage, with its process group, key and checkpoints."""
-    from kompress_jobs import seeds
+    from kompress_jobs.evaluation import seeds
     from kompress_jobs.planning import plan
     from kompress_jobs.pod import execute
     from kompress_jobs.storage.checkpoints import CheckpointStore
@@ -113,7 +113,7 @@ def prepare_torch(seed: int, local_rank: int, processes: int) -> tuple["torch.de
     """Seeds, threads, this rank's device, and whether that is a GPU of its own: more processes than GPUs share them."""
     import torch
 
-    from kompress_jobs.seeds import seed_generators
+    from kompress_jobs.evaluation.seeds import seed_generators
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     seed_generators(seed)

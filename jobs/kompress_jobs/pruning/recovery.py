@@ -14,7 +14,7 @@ import torch
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
 from kompress_jobs import registry
-from kompress_jobs.engine import Bench
+from kompress_jobs.bench import Bench
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.modules import structure
 from kompress_jobs.pruning.calibration import Calibration

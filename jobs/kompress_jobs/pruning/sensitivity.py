@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kompress_api.stages.prune import Prune
-from kompress_jobs.engine import Bench
+from kompress_jobs.bench import Bench
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.pruning.recovery import Methods, bench_calibration, worths_of
 from kompress_jobs.pruning.structural import Structural

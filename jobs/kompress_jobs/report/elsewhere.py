@@ -10,7 +10,7 @@ from kompress_api.errors import ArtifactMissing
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
 from kompress_api.places import Dataset
-from kompress_jobs import measurements
+from kompress_jobs.evaluation import measurements
 from kompress_jobs.measure import paired
 from kompress_jobs.measure.paired import Comparison
 from kompress_jobs.measure.predictions import OWN, Predictions

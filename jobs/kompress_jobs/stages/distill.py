@@ -18,8 +18,8 @@ from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.distill import Distill
 from kompress_api.stages.stage import Stage
 from kompress_jobs import registry
+from kompress_jobs.bench import Bench, open_bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench, open_bench
 from kompress_jobs.granularities import layer
 from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded, redescribed

@@ -14,8 +14,8 @@ from kompress_api.goals import BASELINE_PREFIX, SOURCE_PREFIX, figure_name
 from kompress_api.stages.export import Device, Export, Format
 from kompress_api.stages.stage import Stage
 from kompress_jobs import registry, reload
+from kompress_jobs.bench import Bench, Measured, open_bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench, Measured, open_bench
 from kompress_jobs.exporters import Engine, open_on
 from kompress_jobs.loading import assemble, bundle
 from kompress_jobs.loading.bundle import Loaded

@@ -7,8 +7,8 @@ from types import ModuleType
 from kompress_api.stages.fine_tune import FineTune
 from kompress_api.stages.stage import Stage
 from kompress_jobs import registry
+from kompress_jobs.bench import open_bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import open_bench
 from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.modules import structure

@@ -17,7 +17,7 @@ from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
 from kompress_jobs import data, registry, tasks
 from kompress_jobs.data import Data
-from kompress_jobs.measurements import fingerprints
+from kompress_jobs.evaluation.measurements import fingerprints
 from kompress_jobs.planning import keys, memory, rehearsal
 from kompress_jobs.planning.code_version import code_version
 from kompress_jobs.planning.fingerprint import Fingerprint, fingerprint, resolve

@@ -9,8 +9,8 @@ import torch
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune, Scope
 from kompress_api.stages.stage import Stage
+from kompress_jobs.bench import Bench, open_bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench, open_bench
 from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded, redescribed
 from kompress_jobs.planning.rehearsal import Bounds, Room

@@ -13,8 +13,8 @@ from kompress_api.stages.export import Device, Target
 from kompress_api.stages.quantize import Quantize, QuantizeMode
 from kompress_api.stages.stage import Stage
 from kompress_jobs import registry
+from kompress_jobs.bench import Bench, Measured, open_bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench, Measured, open_bench
 from kompress_jobs.exporters import onnx as exporter
 from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded, redescribed

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from kompress_api.canonical import digest
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing
 from kompress_api.stages.distill import Distill
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext
-from kompress_jobs.engine import Bench
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.planning import code_version, keys, plan
 from kompress_jobs.storage import artifacts

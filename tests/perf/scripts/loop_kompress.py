@@ -17,8 +17,8 @@ from stage import context_of, stage_input
 from watch import Memory, Stopwatch
 
 from kompress_jobs import registry
+from kompress_jobs.bench import Bench
 from kompress_jobs.data import image_folder
-from kompress_jobs.engine import Bench
 from kompress_jobs.training import loop
 from kompress_jobs.training.state import build_state
 

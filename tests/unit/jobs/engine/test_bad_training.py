@@ -16,9 +16,9 @@ from torch import nn
 from kompress_api.errors import AccuracyCollapsed, DataUnreadable, LossNotFinite
 from kompress_api.stages.fine_tune import FineTune
 from kompress_jobs import data
+from kompress_jobs.bench import Bench, Measured
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.data import Data, MemorySplit
-from kompress_jobs.engine import Bench, Measured
 from kompress_jobs.storage.checkpoints import CheckpointStore
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.state import build_state
@@ -96,7 +96,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from stage_contexts import build_context
-from kompress_jobs.engine import Bench
+from kompress_jobs.bench import Bench
 from kompress_jobs.pod.termination import describe
 from kompress_jobs.training.state import build_state
 

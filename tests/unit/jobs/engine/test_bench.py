@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from kompress_jobs import engine
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.loading import bundle
 
@@ -16,7 +16,7 @@ def test_what_the_stage_before_has_measured_is_not_measured_again(make_context: 
     spec = {"fineTune": {"epochs": 1, "learningRate": 1e-2}}
     first = run_stage(spec, scratch="first")
     told = dataclasses.replace(first, metrics=first.metrics | {"accuracy": 0.123})
-    bench = engine.Bench(make_context(spec, inputs={"model": first.folder}, told=told, scratch="second"))
+    bench = Bench(make_context(spec, inputs={"model": first.folder}, told=told, scratch="second"))
     found = bench.take("model")
     assert bench.before("model", found).values["accuracy"] == 0.123
     relabelled = bundle.redescribed(found, labels=found.description.labels[::-1])

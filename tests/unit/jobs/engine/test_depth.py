@@ -8,7 +8,7 @@ from stage_contexts import CPU, TINY, build_context
 from tiny_models import Bert, convolutional, residual, torchvision_vit
 from torch import nn
 
-from kompress_jobs import engine
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageOutput
 from kompress_jobs.loading import bundle
 from kompress_jobs.training.depth import blocks, depths, scales
@@ -79,7 +79,7 @@ def test_lower_layers_move_less(run_stage: Callable[..., StageOutput], tmp_path:
     output = run_stage({"fineTune": own}, model=TINY)
     assert output.folder is not None
     trained = bundle.read(output.folder).model
-    start = engine.Bench(build_context(output.folder.parent, {"fineTune": own}, model=TINY, device=CPU)).take("model").model
+    start = Bench(build_context(output.folder.parent, {"fineTune": own}, model=TINY, device=CPU)).take("model").model
     moved = {
         name: float((parameter - trained.get_parameter(name)).abs().mean())
         for name, parameter in start.named_parameters()

@@ -12,7 +12,7 @@ from stage_contexts import CPU
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.stages.distill import Distill
 from kompress_api.stages.stage import Stage
-from kompress_jobs import engine
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.loading import bundle
 from kompress_jobs.losses import attention, dkd, kd, relational
@@ -38,7 +38,7 @@ def test_kd_is_the_formula() -> None:
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_alpha_is_the_share_of_the_imitation(alpha: float, make_context: MakeContext) -> None:
     spec = {"teachers": [{"from": "source"}], "student": STUDENT, "epochs": 1, "alpha": alpha, "temperature": 2, "augmentation": "None"}
-    bench = engine.Bench(make_context({"distill": spec}, inputs={"teacher0": None}, device=CPU))
+    bench = Bench(make_context({"distill": spec}, inputs={"teacher0": None}, device=CPU))
     parsed = Distill.model_validate(spec)
     teacher = bench.take("teacher0")
     student = distill.take_student(bench, parsed, teacher)
@@ -65,7 +65,7 @@ def test_the_stage_makes_a_smaller_student_and_tells_the_teacher_s_figures(run_s
 
 
 def test_a_student_with_other_labels_is_refused(run_stage: RunStage, make_context: MakeContext, tmp_path: Path) -> None:
-    bench = engine.Bench(make_context({"fineTune": {"epochs": 1}}))
+    bench = Bench(make_context({"fineTune": {"epochs": 1}}))
     found = bench.take("model")
     labels = list(reversed(found.description.labels))
     bundle.write(tmp_path / "other", found.model, found.description.model_copy(update={"labels": labels}))
@@ -94,7 +94,7 @@ def test_shares_of_teachers_are_normalised(make_context: MakeContext) -> None:
         "alpha": 1.0,
         "temperature": 2,
     }
-    bench = engine.Bench(make_context({"distill": spec}, inputs={"teacher0": None, "teacher1": None}, device=CPU))
+    bench = Bench(make_context({"distill": spec}, inputs={"teacher0": None, "teacher1": None}, device=CPU))
     parsed = Distill.model_validate(spec)
     teachers = [bench.take("teacher0"), bench.take("teacher1")]
     student = distill.take_student(bench, parsed, teachers[0])
@@ -204,7 +204,7 @@ def test_layers_that_the_teacher_does_not_have_are_refused(name: str, blocks: li
 
 def test_a_transformer_of_any_library_can_be_shortened(make_context: MakeContext) -> None:
     for name in ("vit", "torchvision_vit", "TransformersVit"):
-        bench = engine.Bench(make_context({"fineTune": {"epochs": 1}}, model={"source": f"python://tiny_models:{name}"}))
+        bench = Bench(make_context({"fineTune": {"epochs": 1}}, model={"source": f"python://tiny_models:{name}"}))
         teacher = bench.take("model")
         student = distill.shortened(teacher, [1], field="keepLayers")
         rebuilt = bundle.rebuild(student.description)
@@ -214,7 +214,7 @@ def test_a_transformer_of_any_library_can_be_shortened(make_context: MakeContext
 
 def test_a_recipe_of_quantization_stays_with_the_teacher(make_context: MakeContext) -> None:
     """Its ranges are those of a graph that the shortened model does not have."""
-    bench = engine.Bench(make_context({"fineTune": {"epochs": 1}}, model={"source": "python://tiny_models:residual"}))
+    bench = Bench(make_context({"fineTune": {"epochs": 1}}, model={"source": "python://tiny_models:residual"}))
     teacher = bundle.redescribed(bench.take("model"), quantization={"quantizer": "onnx_runtime", "ranges": {"x": [0, 1]}})
     assert distill.shortened(teacher, [0], field="keepLayers").description.quantization is None
 

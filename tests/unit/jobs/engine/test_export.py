@@ -12,7 +12,8 @@ import torch
 
 from kompress_api.errors import MethodRefused, ParityFailed
 from kompress_api.stages.export import Verify
-from kompress_jobs import engine, reload
+from kompress_jobs import reload
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.exporters import onnx
 from kompress_jobs.loading import bundle
@@ -69,7 +70,7 @@ def test_an_exporter_that_changes_the_model_fails_the_stage(run_stage: RunStage,
 
 
 def test_a_fixed_batch_axis(make_context: MakeContext, tmp_path: Path) -> None:
-    bench = engine.Bench(make_context({"export": SPEC}))
+    bench = Bench(make_context({"export": SPEC}))
     found = bench.take("model")
     onnx.lower(found.model.cpu().eval(), found.description.preprocessing, tmp_path / "m.onnx", batch=4, metadata={})
     run = onnx.open_engine(tmp_path / "m.onnx", 1)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from kompress_api.errors import LabelMismatch, MethodRefused
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench
 from kompress_jobs.loading import bundle
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.modules import batch_norm

@@ -11,8 +11,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from kompress_api.errors import LossNotFinite, MethodRefused
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext
-from kompress_jobs.engine import Bench
 from kompress_jobs.training import loop
 
 MakeContext = Callable[..., StageContext]

@@ -11,9 +11,10 @@ from stage_contexts import build_context
 
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.job import CompressionJobSpec
-from kompress_jobs import measurements, registry
+from kompress_jobs import registry
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.data import Data
+from kompress_jobs.evaluation import measurements
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.planning.fingerprint import fingerprint
 from kompress_jobs.planning.plan import Plan

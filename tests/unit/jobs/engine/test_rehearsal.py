@@ -9,7 +9,7 @@ from stage_contexts import build_context
 
 from kompress_api.errors import KompressError, LabelMismatch, MethodRefused, UnknownModel
 from kompress_api.job import CompressionJobSpec
-from kompress_jobs import engine
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageOutput
 from kompress_jobs.data import Data
 from kompress_jobs.loading import bundle
@@ -180,7 +180,7 @@ def test_what_can_not_work_is_refused_by_its_field(
 
 
 def test_a_student_bundle_with_other_labels_is_refused(digits: Data, tmp_path: Path) -> None:
-    found = engine.Bench(build_context(tmp_path, {"fineTune": {"epochs": 1}})).take("model")
+    found = Bench(build_context(tmp_path, {"fineTune": {"epochs": 1}})).take("model")
     other = bundle.Loaded(found.model, found.description.model_copy(update={"labels": list("abcdefghij")}))
     from kompress_jobs.stages import distill
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from kompress_api.errors import Interrupted
 from kompress_api.places import Output
-from kompress_jobs import engine
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext
 from kompress_jobs.granularities import channel, weight
 from kompress_jobs.loading import bundle
@@ -237,7 +237,7 @@ def test_a_search_goes_on_with_the_trials_that_it_has(
     context = make_context(stage, scratch="stopped")
     tell, measured, trained = search.tell, search.measured, []
 
-    def told(bench: engine.Bench, trials: list[search.Trial]) -> None:
+    def told(bench: Bench, trials: list[search.Trial]) -> None:
         tell(bench, trials)
         if when == "between trials" and len(trials) == 3:
             context.stop.request()
@@ -253,7 +253,7 @@ def test_a_search_goes_on_with_the_trials_that_it_has(
         prune.run(context)
     again: list[float] = []
 
-    def counting(bench: engine.Bench, found: bundle.Loaded, ratio: float) -> search.Trial:
+    def counting(bench: Bench, found: bundle.Loaded, ratio: float) -> search.Trial:
         again.append(ratio)
         return measured(bench, found, ratio)
 

@@ -20,8 +20,9 @@ from kompress_api.places import Dataset, ModelSource
 from kompress_api.stages.distill import Distill
 from kompress_api.stages.fine_tune import FineTune
 from kompress_api.stages.fuse import Fuse
-from kompress_jobs import ctc, data, other_data
+from kompress_jobs import ctc, data
 from kompress_jobs.data import Data
+from kompress_jobs.evaluation import other_data
 from kompress_jobs.loading import assemble, bundle
 from kompress_jobs.losses import kd
 from kompress_jobs.measure import paired, predictions, recognition

@@ -12,8 +12,8 @@ from kompress_api.errors import AccuracyCollapsed
 from kompress_api.job import CompressionJobSpec
 from kompress_api.places import Dataset
 from kompress_jobs import ctc, data, reload
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.engine import Bench
 from kompress_jobs.exporters import onnx
 from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.preprocessing import parse

@@ -12,7 +12,7 @@ from torch import nn
 
 from kompress_api.errors import Interrupted, KompressError, MethodRefused
 from kompress_api.stages.fine_tune import FineTune
-from kompress_jobs import engine
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.loading import bundle
 from kompress_jobs.stages import fine_tune
@@ -29,7 +29,7 @@ def source(name: str) -> dict[str, Any]:
 def start_of(folder: Path, model: str) -> nn.Module:
     """The model that a stage begins with."""
     context = build_context(folder, {"fineTune": {"epochs": 1}}, model=source(model), scratch="start", device=CPU)
-    return engine.Bench(context).take("model").model
+    return Bench(context).take("model").model
 
 
 def moved(before: nn.Module, after: nn.Module) -> set[str]:
@@ -42,15 +42,15 @@ def moved(before: nn.Module, after: nn.Module) -> set[str]:
 def phases(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, set[str]]]]:
     """Of each training that runs: its epochs, and the modules that learn in it."""
     seen: list[tuple[int, set[str]]] = []
-    train = engine.Bench.train
+    train = Bench.train
 
-    def noting(self: engine.Bench, plan: Any, state: Any) -> None:
+    def noting(self: Bench, plan: Any, state: Any) -> None:
         learning = {name.rpartition(".")[0] for name, parameter in state.model.named_parameters() if parameter.requires_grad}
         seen.append((plan.epochs, learning))
         train(self, plan, state)
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine.Bench, "train", noting)
+        patched.setattr(Bench, "train", noting)
         yield seen
 
 

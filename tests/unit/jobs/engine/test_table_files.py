@@ -18,9 +18,9 @@ from pyarrow import ipc, parquet
 from kompress_api.errors import DataUnreadable, InvalidManifest, LabelMismatch
 from kompress_api.places import Dataset
 from kompress_jobs import data
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext
 from kompress_jobs.data import Data, MemorySplit, image_folder
-from kompress_jobs.engine import Bench
 from kompress_jobs.planning import fingerprint
 from kompress_jobs.samples import Clips, cells
 from kompress_jobs.samples.sound import RATE

@@ -14,7 +14,8 @@ import torch
 
 from kompress_api.errors import Interrupted
 from kompress_api.stages.distill import Distill
-from kompress_jobs import engine, registry
+from kompress_jobs import registry
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.training import teacher_cache
@@ -37,7 +38,7 @@ class Asked:
     """A teacher, and how many samples it was asked about."""
 
     def __init__(self, context: StageContext) -> None:
-        self.bench, self.samples = engine.Bench(context), 0
+        self.bench, self.samples = Bench(context), 0
         self.teacher: Loaded = self.bench.take("teacher0")
         self.teacher.model.register_forward_hook(self._count)
 
@@ -188,7 +189,7 @@ from kompress_jobs.training import teacher_cache
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 dist.init_process_group("gloo")
 context = build_context(folder, {"distill": json.loads(sys.argv[2])}, inputs={"teacher0": None}, rank=rank, world_size=2)
-bench, asked = engine.Bench(context), 0
+bench, asked = Bench(context), 0
 teacher = bench.take("teacher0")
 
 def count(_, given, __):

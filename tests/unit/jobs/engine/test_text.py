@@ -288,7 +288,7 @@ def test_only_the_head_learns_in_feature_extraction(run_stage: RunStage, bert: P
 
 
 def test_a_pod_says_what_does_not_fit(make_context: MakeContext, bert: Path, sentences: dict[str, Any]) -> None:
-    from kompress_jobs.engine import Bench
+    from kompress_jobs.bench import Bench
 
     context = make_context(
         {"fineTune": {"epochs": 1}}, task=TASK, dataset=sentences | {"maxLength": 8}, model={"source": f"hf://{bert}", "pretrained": True}

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from kompress_api.places import Dataset, Output
-from kompress_jobs import measurements
+from kompress_jobs.evaluation import measurements
 from kompress_jobs.planning.fingerprint import fingerprint
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import open_store

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from kompress_api.contract import StageInput
 from kompress_api.places import Dataset
-from kompress_jobs import measurements
+from kompress_jobs.evaluation import measurements
 from kompress_jobs.measure import predictions
 from kompress_jobs.measure.predictions import Predictions, Spoken
 from kompress_jobs.planning.plan import Plan

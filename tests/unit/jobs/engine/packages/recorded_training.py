@@ -16,7 +16,7 @@ from stage_contexts import CPU, build_context
 
 from kompress_api.errors import Interrupted
 from kompress_api.stages.fine_tune import FineTune
-from kompress_jobs.engine import Bench
+from kompress_jobs.bench import Bench
 from kompress_jobs.training.state import build_state
 
 STAGE: dict[str, Any] = {"fineTune": {"epochs": 2, "batchSize": 128, "learningRate": 1e-2, "ema": {"decay": 0.9}}}

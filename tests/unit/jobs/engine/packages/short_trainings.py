@@ -3,8 +3,8 @@
 import json
 
 from kompress_api.stages.fine_tune import FineTune
+from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext
-from kompress_jobs.engine import Bench
 from kompress_jobs.training.state import State, build_state
 
 
