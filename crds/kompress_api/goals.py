@@ -112,6 +112,9 @@ class Goal(Model):
         target = next((t for t in export.targets if t.key == self.target), export.targets[0])
         name = self.target or target.key
         batch_size = self.batch_size or target.batch_sizes[0]
+        if self.metric not in TARGET_METRICS and name == target.key:  # it depends on the kind of processor at most
+            alike = next(t for t in export.targets if self.metric not in QUALITY or t.device is target.device)
+            name, batch_size = alike.key, alike.batch_sizes[0]
         first = (export.formats[0].type, export.targets[0].key, export.targets[0].batch_sizes[0])
         return self.metric if (form, name, batch_size) == first else figure_name(self.metric, form, name, batch_size)
 

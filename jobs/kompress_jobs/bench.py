@@ -81,7 +81,8 @@ class Bench:
                 context.events.warning(f"{len(paths)} unreadable samples of split {split} were skipped, the first is {paths[0]}")
         if absent := self.data.absent:
             context.events.warning(f"train has no sample of {', '.join(absent[:NAMES_TOLD])}: no model can learn what it never sees")
-        self.warn(getattr(self.task, "remarks_on_data", tasks.nothing)(self.data))
+        if hasattr(self.task, "remarks_on_data"):
+            self.warn(self.task.remarks_on_data(self.data))
 
     def warn(self, remarks: Iterable[str]) -> None:
         """Tell people each of them."""
@@ -117,7 +118,8 @@ class Bench:
         if found.fresh:
             names = ", ".join(found.fresh[:NAMES_TOLD]) + (", ..." if len(found.fresh) > NAMES_TOLD else "")
             self.context.events.warning(f"{len(found.fresh)} weights do not come with the model and start fresh: {names}")
-        self.warn(getattr(self.task, "remarks_on_model", tasks.nothing)(found, self.data))
+        if hasattr(self.task, "remarks_on_model"):
+            self.warn(self.task.remarks_on_model(found, self.data))
         if not found.description.preprocessing.limited:
             return
         count = len(self.data.train)
@@ -145,6 +147,7 @@ class Bench:
     def alone(self, work: Callable[[], Done]) -> Done | None:
         """Collective: what rank 0 does while the others wait, and there alone what came of it. When it was stopped, all are."""
         done, stopped = None, None
+        torch.cuda.empty_cache()  # what this process keeps of a GPU for later, who works may need now
         if self.gang.rank == 0:
             try:
                 done = work()

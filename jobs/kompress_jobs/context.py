@@ -6,6 +6,7 @@ A stage is a module of `kompress_jobs.stages` with `run(context: StageContext) -
 import dataclasses
 import fcntl
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class StageContext:
     rank: int
     """Global rank; 0 alone writes."""
     world_size: int
-    """Processes of the gang; above 1 the default process group is there (gloo, or nccl on GPUs)."""
+    """Processes of the gang; above 1 the default process group is there (`pod/worker.py`)."""
     local_rank: int
     """Rank within the pod."""
     device: "torch.device"
@@ -71,13 +72,13 @@ class StageContext:
             )
         return found
 
-    def from_rank_0(self, value: Any) -> Any:
-        """Collective: what rank 0 says, JSON-like."""
+    def from_rank_0(self, look: Callable[[], Any]) -> Any:
+        """Collective: the JSON-like value that `look` gives on rank 0, where alone it is called."""
+        told = [look() if self.rank == 0 else None]
         if self.world_size == 1:
-            return value
+            return told[0]
         import torch.distributed as dist
 
-        told = [value]
         dist.broadcast_object_list(told, src=0)
         return told[0]
 

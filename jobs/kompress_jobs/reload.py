@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kompress_api.errors import ArtifactMissing, KompressError, ParityFailed
+from kompress_api.errors import ArtifactMissing, KompressError, OutOfMemory, ParityFailed
 from kompress_api.stages.export import Device
 
 if TYPE_CHECKING:
@@ -71,10 +71,14 @@ def run(
         command += ["--file", file, "--threads", str(threads), "--device", device, "--batch-sizes", *map(str, batch_sizes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     if done.returncode != 0:
-        words = done.stderr.strip().splitlines()
+        words = (done.stderr.strip().splitlines() or [str(done.returncode)])[-1]
+        if "out of memory" in words:
+            raise OutOfMemory(f"a clean process has no memory for {file or 'the bundle'}: {words}", hint="lower the targets' batchSizes")
         raise ParityFailed(
-            f"a clean process can't read {file or 'the bundle'} back: {words[-1] if words else done.returncode}",
-            hint="a model that is built differently in another process can't be kept: make its factory depend on its arguments only",
+            f"a clean process can't {'serve' if file else 'read'} {file or 'the bundle'}: {words}",
+            hint="export TorchExport, whose graph moves to a GPU as a whole"
+            if device is Device.GPU
+            else "a model that is built differently in another process can't be kept: make its factory depend on its arguments only",
         )
     said = json.loads(done.stdout.strip().splitlines()[-1])
     return Answer(load_file(answer)["outputs"], {int(size): peak for size, peak in said.get("peaks", {}).items()})
@@ -188,7 +192,7 @@ def main() -> int:
         return error.exit_code
     if given.outputs:
         save_file({"outputs": outputs.copy()}, given.outputs)
-    said |= {"samples": len(outputs), "peakMemoryBytes": peak_memory_bytes()}
+    said |= {"samples": len(outputs), "peakMemoryBytes": peak_memory_bytes(given.device)}
     print(json.dumps(said))
     return 0
 

@@ -45,18 +45,27 @@ class Target(Model):
     """Where the model will serve; latency is measured there."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*$", max_length=16)] | None = None
-    """For goals and metric names; absent: device and threads, such as cpu1."""
+    """For goals and metric names; absent: gpu, or cpu with its threads, such as cpu1."""
     device: Device = Device.CPU
     """Kind of processor. GPU: the stage's first, for formats that PyTorch runs (TorchExport, TorchScript)."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Threads of the engine (CPU)."""
+    """Threads of a CPU's engine."""
     batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=8)] = [1]
     """Batch sizes that are measured."""
+
+    rules = (
+        Rule(
+            cel="self.device == 'CPU' || self.threads == 1",
+            holds=lambda t: t.device is Device.CPU or t.threads == 1,
+            message="threads are a CPU's",
+            field="threads",
+        ),
+    )
 
     @property
     def key(self) -> str:
         """How metrics and goals call this target."""
-        return self.name or f"{self.device.value.lower()}{self.threads}"
+        return self.name or ("gpu" if self.device is Device.GPU else f"cpu{self.threads}")
 
 
 class Verify(Model):

@@ -61,7 +61,7 @@ class Quantize(Model):
     sensitivity: bool = False
     """Measure per layer what quantizing it alone costs, and report it."""
     target: Target | None = None
-    """Engine that accuracy and latency are measured on; absent: the first target of the export that follows, else one CPU thread."""
+    """Engine that accuracy and latency are measured on; absent: one CPU thread."""
     training: QuantizationAwareTraining | None = None
     """Training of mode QAT."""
 

@@ -67,20 +67,15 @@ class MemorySplit:
 
 @dataclass
 class Relabelled:
-    """A split whose labels are counted in another order, among others."""
+    """A split whose labels are counted in another order."""
 
     stored: Split
     numbers: torch.Tensor
     """Label of the stored split -> label here, (classes,), int64."""
-    count: int
-    """Labels here."""
 
     @property
     def labels(self) -> torch.Tensor:
-        stored = self.stored.labels
-        if stored.ndim == 1:
-            return self.numbers[stored]
-        return torch.zeros(len(stored), self.count, dtype=torch.bool).index_copy(1, self.numbers, stored)
+        return self.numbers[self.stored.labels]
 
     @property
     def names(self) -> Sequence[str]:

@@ -9,9 +9,10 @@ from types import ModuleType
 
 import torch
 
+from kompress_api.stages.export import Device
 from kompress_jobs import registry, reload
 from kompress_jobs.data import Split
-from kompress_jobs.exporters import Engine
+from kompress_jobs.exporters import Engine, open_on
 from kompress_jobs.exporters import onnx as exporter
 from kompress_jobs.loading import bundle
 from kompress_jobs.loading.bundle import Description, Loaded
@@ -32,16 +33,16 @@ class Answering:
     """Scores (samples, classes) and positions in the split (samples,)."""
 
 
-def committed(commit: Commit, folder: Path, task: ModuleType, device: torch.device) -> Answering:
-    """The model of a commit; its files come into `folder`."""
+def committed(commit: Commit, folder: Path, task: ModuleType, device: torch.device, serving: Device) -> Answering:
+    """The model of a commit; its files come into `folder`. A bundle answers on `device`, an export's first file on `serving`."""
     artifacts.fetch(commit.store, commit.uri, commit.digest, folder)
     if (folder / reload.EXPORT).is_file():
         written = json.loads((folder / reload.EXPORT).read_text(encoding="utf-8"))
         first, known = written["files"][0], {field.alias or name for name, field in Description.model_fields.items()}
         described = Description.model_validate({name: value for name, value in written.items() if name in known})
         described = described.model_copy(update={"preprocessing": described.preprocessing.load(folder)})
-        opened = registry.load("exporters", first["exporter"], field="export.json: exporter").open_engine(folder / first["file"], threads=1)
-        return in_engine(opened, described, first["batch"], task)
+        written_by = registry.load("exporters", first["exporter"], field="export.json: exporter")
+        return in_engine(open_on(serving, written_by, folder / first["file"], 1), described, first["batch"], task)
     loaded = bundle.read(folder)
     recipe = loaded.description.quantization
     if recipe is None:

@@ -1,7 +1,7 @@
 """evaluation.datasets: what a finished model makes of more data sets (where that is kept: `measurements.py`).
 
 What is asked and missing is measured by rank 0 when the stage has its commit, also where the commit was there already. Samples
-are those of each data set's test split; a class that it lacks does not count.
+are those of each data set's test split; a label that it lacks does not count.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from kompress_api.errors import Interrupted, KompressError, LabelMismatch, Metho
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
 from kompress_api.places import Dataset
+from kompress_api.stages.export import Device
 from kompress_api.stages.fine_tune import FineTune
 from kompress_jobs import data, registry
 from kompress_jobs.context import StageContext
@@ -60,8 +61,10 @@ def measure(context: StageContext, commit: Commit, plan: Plan | None) -> None:
 
 
 def own(context: StageContext, commit: Commit, task: ModuleType) -> Answering:
-    """The model that the stage made."""
-    return answers.committed(commit, context.scratch / "committed", task, context.device)
+    """The model that the stage made; an export's where its figures are from, on the first target."""
+    stage = context.input.stage
+    serving = stage.export.targets[0].device if stage is not None and stage.export is not None else Device.CPU
+    return answers.committed(commit, context.scratch / "committed", task, context.device, serving)
 
 
 def source(context: StageContext, main: Data | None, task: ModuleType) -> Answering:
@@ -77,10 +80,14 @@ def source(context: StageContext, main: Data | None, task: ModuleType) -> Answer
 def answered(dataset: Dataset, index: int, model: Answering, main: Data | PlannedData, task: ModuleType, scratch: Path) -> Predictions:
     """What a model says of each sample, with its figures."""
     found = data.load(fitted(dataset, main), scratch, field=field_of(index))
-    split = relabelled(found, model.labels, field=field_of(index))
+    numbers = matched(found, model.labels, field=field_of(index))
+    split: Split = found.test if found.multi_label else Relabelled(found.test, numbers)
     scores, positions = model.answer(split)
-    scored = task.figures(scores, split.labels[positions], model.labels)
-    said = with_predictions(scored, task, scores, positions, split, model.labels).predictions
+    labels = model.labels
+    if found.multi_label:  # of what nobody has looked for there nothing is right or wrong
+        scores, labels = scores[:, numbers], found.labels
+    scored = task.figures(scores, split.labels[positions], labels)
+    said = with_predictions(scored, task, scores, positions, split, labels).predictions
     intervals = {metric: list(interval) for metric, interval in scored.intervals.items()}
     assert said is not None
     return said.named(split, metrics=scored.values, intervals=intervals, samples=scored.samples)
@@ -96,8 +103,8 @@ def fitted(dataset: Dataset, main: Data | PlannedData) -> Dataset:
     return dataset.model_copy(update=update)
 
 
-def relabelled(found: Data, labels: list[str], *, field: str) -> Split:
-    """The test split, its labels counted as the model does; raises LabelMismatch for one that the model does not know."""
+def matched(found: Data, labels: list[str], *, field: str) -> torch.Tensor:
+    """Label of the data set -> that of the model, (labels,), int64; raises LabelMismatch for one that the model does not know."""
     strange = [label for label in found.labels if label not in labels]
     if strange:
         raise LabelMismatch(
@@ -105,7 +112,7 @@ def relabelled(found: Data, labels: list[str], *, field: str) -> Split:
             hint="give the data set the labels of spec.dataset; some may be missing",
             field=field,
         )
-    return Relabelled(found.test, torch.tensor([labels.index(label) for label in found.labels]), len(labels))
+    return torch.tensor([labels.index(label) for label in found.labels])
 
 
 def rehearse(spec: CompressionJobSpec, main: Data, model: Loaded, task: ModuleType, scratch: Path) -> None:
@@ -126,8 +133,8 @@ def rehearse(spec: CompressionJobSpec, main: Data, model: Loaded, task: ModuleTy
                 hint="set multiLabel as spec.dataset does",
                 field=f"{field}.multiLabel",
             )
-        split = relabelled(found, main.labels, field=field)
-        samples, _ = split.read(torch.arange(min(SAMPLES_TRIED, len(split))))
+        matched(found, main.labels, field=field)
+        samples, _ = found.test.read(torch.arange(min(SAMPLES_TRIED, len(found.test))))
         try:
             with torch.no_grad():
                 model.model.eval()(*model.description.preprocessing(samples))

@@ -44,7 +44,7 @@ def numbers(context: StageContext) -> range:
 
 def repeat(context: StageContext, number: int, run_stage: Run) -> dict[str, Any]:
     """Collective: {"seed", "metrics"} of one repeat, run or noted by an earlier attempt of this job."""
-    noted = context.from_rank_0(context.checkpoints.noted(name_of(number)) if context.rank == 0 else None)
+    noted = context.from_rank_0(lambda: context.checkpoints.noted(name_of(number)))
     if noted is not None:
         return {name: noted[name] for name in ("seed", "metrics")}
     seed = (context.input.seed + number) % LARGEST

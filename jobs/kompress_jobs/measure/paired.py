@@ -81,7 +81,7 @@ class Comparison:
     samples: int
     flips: Flips
     changes: dict[str, Change]
-    """accuracy, recall, f1, loss, top5 where it is known; f1Micro with several labels a sample; of recognisers wer, cer."""
+    """accuracy, recall, f1, loss, top5 where it is known; f1Micro with several labels a sample; of recognisers wer, cer, loss."""
     classes: list[ClassFlips]
     """Classes with samples, those that lost most first."""
     lost: list[Flipped]

@@ -29,11 +29,11 @@ class Parity:
         return {"samples": self.samples, "maxAbsolute": self.max_absolute, "minCosine": self.cosine, "agreement": self.agreement}
 
 
-def compare(expected: Array, found: Array, verify: Verify) -> Parity:
-    """Compare; raises ParityFailed for scores of another shape or that are not finite."""
+def compare(expected: Array, found: Array, verify: Verify, *, what: str) -> Parity:
+    """Compare; raises ParityFailed for scores of another shape or that are not finite. `what` is the format and the target."""
     if expected.shape != found.shape or not numpy.isfinite(found).all():
         raise ParityFailed(
-            f"the exported model answers {found.shape} with {int((~numpy.isfinite(found)).sum())} values that are not finite, "
+            f"{what} answers {found.shape} with {int((~numpy.isfinite(found)).sum())} values that are not finite, "
             f"the PyTorch model {expected.shape}",
             hint="export in FP32, or report the operator that differs",
         )
@@ -49,18 +49,18 @@ def compare(expected: Array, found: Array, verify: Verify) -> Parity:
     )
 
 
-def require(parity: Parity, verify: Verify, *, rounded: bool = False, field: str) -> None:
+def require(parity: Parity, verify: Verify, *, what: str, rounded: bool = False, field: str) -> None:
     """Raise ParityFailed with the figures when the exported model is not the same model. Of one with fewer bits only predictions count."""
     if parity.agreement < verify.min_agreement:
         raise ParityFailed(
-            f"the exported model agrees with the PyTorch model on {parity.agreement:.4f} of {parity.samples} samples, less than "
+            f"{what} agrees with the PyTorch model on {parity.agreement:.4f} of {parity.samples} samples, less than "
             f"{verify.min_agreement:g} (scores differ by up to {parity.max_absolute:.3g})",
             hint="export in FP32, ignore the layers that suffer, or lower verify.minAgreement if the loss is wanted",
             field=f"{field}.verify.minAgreement",
         )
     if parity.excess > 0 and not rounded:
         raise ParityFailed(
-            f"scores of the exported model differ by up to {parity.max_absolute:.3g} on {parity.samples} samples, beyond "
+            f"scores of {what} differ by up to {parity.max_absolute:.3g} on {parity.samples} samples, beyond "
             f"atol {verify.atol:g} + rtol {verify.rtol:g}",
             hint="export in FP32, or raise verify.atol if the difference is wanted",
             field=f"{field}.verify.atol",

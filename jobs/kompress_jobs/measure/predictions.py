@@ -179,7 +179,7 @@ def marks(rows: Sequence[Sequence[int]], labels: int) -> Array:
 
 
 def write(folder: Path, found: Mapping[str, Predictions | None]) -> None:
-    """Put them beside a stage's model; None: the task keeps none."""
+    """Put them beside a stage's model; None: nobody asked that side."""
     for name, predictions in found.items():
         if predictions is not None:
             path = folder / file_of(name)

@@ -18,12 +18,17 @@ def macs(model: nn.Module, sample: Inputs) -> int:
     """Multiply-accumulates of a forward pass of one sample: half of what `torch.utils.flop_counter` counts.
 
     `sample` holds one sample, (1, ...); the model may lie on the meta device, with the sample. Attention is counted by the products that
-    it consists of: of the fused kernels the counter knows others on each device, and in each version of PyTorch.
+    it consists of: of the fused kernels the counter knows others on each device, and in each version of PyTorch; of those behind
+    nn.MultiheadAttention and nn.TransformerEncoderLayer none.
     """
-    training = model.training
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.eval()(*sample)
-    model.train(training)
+    training, fused = model.training, torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model.eval()(*sample)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        model.train(training)
     return int(counter.get_total_flops()) // 2
 
 

@@ -203,21 +203,28 @@ def batches_of(spec: CompressionJobSpec, stage: Stage, samples: int) -> Span:
 
 def workers_of(spec: CompressionJobSpec, stage: Stage) -> Span:
     """Processes of the gang."""
-    processes = _said(spec, stage, "processes_per_node")
+    processes = said(spec, stage, "processes_per_node")
     each = processes if isinstance(processes, int) else gpus(spec, stage) or max(1, torch.cuda.device_count())
-    elastic, nodes = _said(spec, stage, "elastic"), _said(spec, stage, "nodes") or 1
+    elastic, nodes = said(spec, stage, "elastic"), said(spec, stage, "nodes") or 1
     least, most = (elastic.min_nodes, elastic.max_nodes) if elastic else (nodes, nodes)
     return Span(least * each, nodes * each, most * each)
 
 
-def _said(spec: CompressionJobSpec, stage: Stage, name: str) -> Any:
+def said(spec: CompressionJobSpec, stage: Stage, name: str) -> Any:
+    """A field of the runtime that is no map: the stage's own, else the job's."""
     runtimes = [runtime for runtime in (stage.runtime, spec.runtime) if runtime is not None]
     return next((value for runtime in runtimes if (value := getattr(runtime, name)) is not None), None)
 
 
 def gpus(spec: CompressionJobSpec, stage: Stage) -> int:
-    resources = _said(spec, stage, "resources")
-    return sum(int(amount) for name, amount in (resources.limits or {}).items() if name.endswith("/gpu")) if resources else 0
+    """GPUs of a pod."""
+    return sum(int(amount) for name, amount in devices(spec, stage).items() if name.endswith("/gpu"))
+
+
+def devices(spec: CompressionJobSpec, stage: Stage) -> dict[str, Any]:
+    """What the pods of a stage are limited to of extended resources (`vendor/kind`), its own above the job's."""
+    blocks = [runtime.resources for runtime in (spec.runtime, stage.runtime) if runtime is not None and runtime.resources is not None]
+    return {name: amount for block in blocks for name, amount in block.limits.items() if "/" in name}
 
 
 def of_artifact(stage: Stage, made: Costs, *, recipe: bool) -> Span:

@@ -39,7 +39,7 @@ from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.loop import set_training
 from kompress_jobs.training.plan import Objective
 from kompress_jobs.training.recompute import recomputed
-from kompress_jobs.training.refusals import refuse_for_task
+from kompress_jobs.training.refusals import refuse_for_task, refuse_shared_gpus
 
 SAMPLES = 4
 """Training samples that a stage is rehearsed with."""
@@ -146,7 +146,6 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path, held: Span = N
     """
     refuse_seeds(spec)
     refuse_goals(spec)
-    refuse_absent_gpus(spec)
     task = registry.load("tasks", spec.task, field="spec.task")
     start = memory.resident()
     room = Room(data, task, spec.task, spec.seed, scratch)
@@ -155,7 +154,9 @@ def rehearse(spec: CompressionJobSpec, data: Data, scratch: Path, held: Span = N
     models = {SOURCE: Rehearsed(source)}
     loaded = memory.resident()
     for index, stage in enumerate(spec.stages):
-        models[stage.name] = rehearse_stage(spec, stage, models, room, field=f"spec.stages[{index}].{stage.kind}")
+        field = f"spec.stages[{index}].{stage.kind}"
+        models[stage.name] = rehearse_stage(spec, stage, models, room, field=field)
+        refuse_gpus(spec, stage, field=field)
     found = {name: forecast(made) for name, made in models.items()}
     costs = {name: costs_of(made, room) for name, made in models.items()}
     with_libraries = loaded - costs[SOURCE].likely.weights
@@ -218,16 +219,19 @@ def refuse_goals(spec: CompressionJobSpec) -> None:
             )
 
 
-def refuse_absent_gpus(spec: CompressionJobSpec) -> None:
-    """Raise MethodRefused for a GPU target of a stage that gets no GPU."""
-    for index, stage in enumerate(spec.stages):
-        for number, target in enumerate(stage.export.targets if stage.export else ()):
-            if target.device is Device.GPU and not memory.gpus(spec, stage) and not torch.cuda.is_available():
-                raise MethodRefused(
-                    "the stage has no GPU to measure on",
-                    hint="ask for one with runtime.resources.limits: {nvidia.com/gpu: 1}, in the stage or the job",
-                    field=f"spec.stages[{index}].export.targets[{number}].device",
-                )
+def refuse_gpus(spec: CompressionJobSpec, stage: Stage, *, field: str) -> None:
+    """Raise MethodRefused for what a stage can't do with the GPUs that it asks for, as far as resources tell."""
+    there = bool(memory.devices(spec, stage)) or torch.cuda.is_available()
+    for index, target in enumerate(stage.export.targets if stage.export else ()):
+        if target.device is Device.GPU and not there:
+            raise MethodRefused(
+                "the stage has no GPU to measure on",
+                hint="ask for one with runtime.resources.limits: {nvidia.com/gpu: 1}, in the stage or the job",
+                field=f"{field}.targets[{index}].device",
+            )
+    processes = memory.said(spec, stage, "processes_per_node")
+    if isinstance(processes, int) and 0 < memory.gpus(spec, stage) < processes:
+        refuse_shared_gpus(stage.spec, field=field)
 
 
 def fresh_copy(found: Loaded) -> Loaded:

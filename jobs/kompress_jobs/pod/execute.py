@@ -24,7 +24,7 @@ def execute(
 ) -> StageSuccess:
     """The result of the stage; what ranks other than 0 return is not looked at. Raises what the stage raises."""
     found = artifacts.reusable(store, key) if context.rank == 0 else None
-    if context.from_rank_0(found is not None):
+    if context.from_rank_0(lambda: found is not None):
         if found is not None:
             context.events.progress(1, 1, f"reused {found.uri}")
             measure_other_data(context, found, plan)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from kompress_api.goals import Goal, GoalResult, holds
 from kompress_api.names import SOURCE
-from kompress_api.stages.export import Export
+from kompress_api.stages.export import Export, Target
 from kompress_jobs.measure import paired
 from kompress_jobs.measure.paired import Comparison
 from kompress_jobs.measure.predictions import BASELINE, OWN, Predictions, of_format
@@ -82,6 +82,8 @@ def of_goal(
     if goal.metric in TIMED and goal.min_improvement is not None and export is not None:
         return of_speed(goal, result, export, details)
     drawn = None
+    if export is not None and target_of(goal, export).device is not export.targets[0].device:
+        return Evidence("one measurement, no interval")  # what was said of each sample is the first target's
     if comparison is not None:
         drawn = comparison.draws.get(goal.metric)
     elif sides.after is not None and not goal.relative:
@@ -94,9 +96,14 @@ def of_goal(
     return Evidence(f"holds in {share * 100:.1f} % of test sets drawn anew from this one", sure)
 
 
+def target_of(goal: Goal, export: Export) -> Target:
+    """Where a goal is judged."""
+    return next((entry for entry in export.targets if entry.key == goal.target), export.targets[0])
+
+
 def of_speed(goal: Goal, result: GoalResult, export: Export, details: Mapping[str, Any]) -> Evidence:
     """From the interval of the factor between the two medians."""
-    target = next((entry for entry in export.targets if entry.key == goal.target), export.targets[0])
+    target = target_of(goal, export)
     place = {
         "format": str(goal.format or export.formats[0].type),
         "target": target.key,

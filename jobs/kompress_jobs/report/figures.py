@@ -46,7 +46,7 @@ SHOWN = (
     "peakMemoryBytes",
 )
 """Columns of the table of stages, where any stage has the figure."""
-QUALITY = ("accuracy", "wer", "cer", "recall", "f1", "loss")
+QUALITY = ("accuracy", "wer", "cer", "recall", "f1", "f1Micro", "loss")
 """Of them, those of what a model answers that the summary has of the baseline too."""
 
 
@@ -112,7 +112,7 @@ class Report:
     chain: tuple[str, ...]
     """From the baseline to the final stage."""
     comparisons: Mapping[str, Comparison]
-    """Stage -> it and the baseline, sample by sample, where the task keeps what was said of each."""
+    """Stage -> it and the baseline, sample by sample."""
     evidence: list[Evidence]
     """How sure the verdict on each goal is, in the order of `goals`."""
     elsewhere: list[Elsewhere]

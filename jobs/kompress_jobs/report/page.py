@@ -18,7 +18,7 @@ MAX_CLASSES = 30
 """Classes that are drawn: those that lost most."""
 MAX_FLIPPED = 25
 """Samples that are shown of those that changed sides, of each kind."""
-COMPARED = ("accuracy", "wer", "cer", "recall", "f1", "top5", "loss")
+COMPARED = ("accuracy", "wer", "cer", "recall", "f1", "f1Micro", "top5", "loss")
 TITLES = {"accuracy": "Accuracy", "wer": "Word error rate"}
 """Of what a task is judged by, in a sentence."""
 SOUGHT = {"accuracy": "accuracy", "wer": "accuracy of words (1 - word error rate)"}

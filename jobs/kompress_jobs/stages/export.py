@@ -49,6 +49,7 @@ def run(context: StageContext) -> StageOutput:
     bench, spec = open_bench(context, Export)
     exporters = {form.type: registry.load("exporters", form.type, field=bench.field("formats")) for form in spec.formats}
     refuse(spec, exporters, field=bench.field())
+    refuse_unseen(spec, field=bench.field())
     models = {role: bench.take(role, "Keep") for role in ("model", "baseline")}
     refuse_recipe(spec, exporters, models["model"], field=bench.field())
     for exporter in exporters.values() if bench.gang.rank == 0 else ():
@@ -131,6 +132,17 @@ def refuse(spec: Export, exporters: Mapping[Any, ModuleType], *, field: str) -> 
                 f"with a fixed batch axis only batch size {fixed} can run, the targets ask for others",
                 hint="set dynamicBatch: true, or give every target the same single batch size",
                 field=f"{field}.formats[{index}].dynamicBatch",
+            )
+
+
+def refuse_unseen(spec: Export, *, field: str) -> None:
+    """Raise MethodRefused for a GPU target where PyTorch sees no GPU."""
+    for index, target in enumerate(spec.targets):
+        if target.device is Device.GPU and not torch.cuda.is_available():
+            raise MethodRefused(
+                "PyTorch sees no GPU in this pod",
+                hint="ask for one with runtime.resources.limits, and use an image whose PyTorch knows its driver",
+                field=f"{field}.targets[{index}].device",
             )
 
 
@@ -224,15 +236,14 @@ def describe(bench: Bench, folder: Path, found: Loaded, spec: Export, exporters:
 
 def judge(bench: Bench, exporter: ModuleType, lowered: Lowered, found: Loaded, spec: Export, form: Format) -> Measured:
     """The file's figures on the test split, on each kind of processor that it is to serve on: the first target's are its own, another
-    kind's stand beside the latency there. What the move between the two costs of quality is their difference."""
-    kinds = {target.device: None for target in spec.targets}
-    scored = {device: score(bench, open_on(device, exporter, lowered.path, 1), found, step_of(form, spec)) for device in kinds}
-    own = scored[spec.targets[0].device]
+    kind's stand beside the first latency there. What the move between the two costs of quality is their difference."""
+    first = {target.device: target for target in reversed(spec.targets)}
+    scored = {device: score(bench, open_on(device, exporter, lowered.path, 1), found, step_of(form, spec)) for device in first}
+    own = scored.pop(spec.targets[0].device)
     lowered.figures |= own.values
-    for target in spec.targets:
-        if scored[target.device] is not own:
-            for size in target.batch_sizes:
-                lowered.at[form.type.value, target.key, size] |= scored[target.device].values
+    for device, measured in scored.items():
+        target = first[device]
+        lowered.at[form.type.value, target.key, target.batch_sizes[0]] |= measured.values
     return own
 
 
@@ -247,6 +258,7 @@ def prove(bench: Bench, lowered: Lowered, found: Loaded, spec: Export, form: For
     answers = []
     for target in spec.targets:
         asked = {"file": lowered.path.name, "threads": target.threads, "device": target.device, "batch_sizes": target.batch_sizes}
+        torch.cuda.empty_cache()  # what this process keeps for later, the clean one needs now
         answers.append(reload.run(folder, question, bench.context.scratch, **asked))
         for size in target.batch_sizes:
             lowered.at[form.type.value, target.key, size] = {"peakMemoryBytes": float(answers[-1].peaks[size])}
@@ -262,9 +274,10 @@ def prove(bench: Bench, lowered: Lowered, found: Loaded, spec: Export, form: For
         told: dict[str, dict[str, float]] = {}
         for target, answer in zip(spec.targets, answers, strict=True):
             answered = bench.task.logits(torch.from_numpy(answer.outputs), repeated)
-            compared = parity.compare(bench.task.rows(expected).numpy(), bench.task.rows(answered).numpy(), spec.verify)
+            what = f"{form.type.value} on {target.key}"
+            compared = parity.compare(bench.task.rows(expected).numpy(), bench.task.rows(answered).numpy(), spec.verify, what=what)
             rounded = form.precision == "FP16" or recipe_of(form, found) is not None or target.device is Device.GPU  # TF32
-            parity.require(compared, spec.verify, rounded=rounded, field=bench.field())
+            parity.require(compared, spec.verify, rounded=rounded, what=what, field=bench.field())
             told[target.key] = compared.dump()
         details["parity"][form.type.value] = told
 

@@ -114,7 +114,8 @@ def plan(
 
 
 def stage_keys(spec: CompressionJobSpec, data_digest: str, source: str, students: Mapping[str, str]) -> dict[str, str]:
-    """Every stage's key. An export's holds the processor that it measures on: this pod's stands in for it."""
+    """Every stage's key. An export's holds the processor that it measures on: this pod's stands in for it. It has no GPU, so that an
+    export for GPUs is never forecast as done; its own pod finds that out."""
     code = {entry.name: code_version(spec, entry) for entry in spec.stages}
     found = keys.plan_keys(spec, data_digest, source=source, code=code, students=students)
     basis = keys.Basis.of(spec, data_digest)

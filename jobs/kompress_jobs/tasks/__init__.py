@@ -8,16 +8,9 @@ Where it has them,
 - `remarks_on_data(data)` and `remarks_on_model(loaded, data)` yield what people should know of them that stops nothing.
 """
 
-from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 
 def transcripts(task: ModuleType) -> bool:
     """Whether targets are transcripts."""
     return getattr(task, "TRANSCRIPTS", False)
-
-
-def nothing(*_: Any) -> Iterator[str]:
-    """The remarks of a task that has none."""
-    yield from ()

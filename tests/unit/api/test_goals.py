@@ -3,8 +3,10 @@
 import pytest
 
 import manifests
+from kompress_api.goals import Goal
 from kompress_api.judge import judge
 from kompress_api.manifest import parse_spec
+from kompress_api.stages.export import Export
 
 FIGURES = {
     "adapt": {"accuracy": 0.98, "source.accuracy": 0.1},
@@ -53,6 +55,21 @@ def test_loss_is_told_along_the_way_from_the_baseline() -> None:
 
 def test_the_source_as_baseline_is_told_by_the_stage_that_began_with_it() -> None:
     assert judged({"metric": "accuracy", "minImprovement": 9.0}, baseline="source").met
+
+
+def test_what_does_not_depend_on_a_target_or_its_batch_size_is_found_where_it_was_measured() -> None:
+    """Quality is that of the kind of processor, sizes are those of the file."""
+    export = Export.model_validate(
+        {"formats": [{"type": "TorchExport"}], "targets": [{"device": "GPU", "batchSizes": [1, 64]}, {}, {"threads": 2, "batchSizes": [8]}]}
+    )
+    places = [{"target": "gpu", "batchSize": 64}, {"target": "cpu2"}]
+
+    def names(metric: str) -> list[str]:
+        return [Goal.model_validate({"metric": metric, "atLeast": 0, **place}).figure(export) for place in places]
+
+    assert names("accuracy") == ["accuracy", "accuracy@TorchExport/cpu1/1"]
+    assert names("macs") == ["macs", "macs"]
+    assert names("latencyP50Ms") == ["latencyP50Ms@TorchExport/gpu/64", "latencyP50Ms@TorchExport/cpu2/8"]
 
 
 def test_another_target_and_batch_size_have_their_own_figure() -> None:

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from kompress_api.errors import MethodRefused, ParityFailed
-from kompress_api.stages.export import Verify
+from kompress_api.stages.export import Export, Verify
 from kompress_jobs import reload
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.exporters import onnx
+from kompress_jobs.exporters import onnx, torch_export
 from kompress_jobs.loading import bundle
-from kompress_jobs.measure import latency, parity
+from kompress_jobs.measure import latency, parity, size
 from kompress_jobs.modules import capture
 from kompress_jobs.preprocessing import image
 from kompress_jobs.stages import export
@@ -49,6 +49,42 @@ def test_the_stage_ships_a_verified_file_with_its_figures_beside_the_baseline_s(
     written = json.loads((output.folder / reload.EXPORT).read_text())
     assert written["labels"] == [str(index) for index in range(10)]
     assert sorted(path.name for path in output.folder.iterdir()) == [reload.EXPORT, "measurements", "model.onnx"]
+
+
+def test_quality_is_told_for_each_kind_of_processor(make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the move costs is the difference; another engine on the CPU stands for a GPU, which sees half of each image."""
+    bench = Bench(make_context({"export": SPEC}))
+    found = bench.take("model")
+    found.model.cpu().eval()
+    spec = Export.model_validate({"formats": [{"type": "TorchExport"}], "targets": [{}, {"device": "GPU", "batchSizes": [8, 1]}]})
+    path = tmp_path / "m.pt2"
+    torch_export.lower(found.model, found.description.preprocessing, path, batch=None, metadata={})
+    half = torch_export.open_engine(path, 1)
+    monkeypatch.setattr(torch_export, "open_on_gpu", lambda _: lambda inputs: half([inputs[0] * 0.5]))
+    places = [("TorchExport", "cpu1", 1), ("TorchExport", "gpu", 8), ("TorchExport", "gpu", 1)]
+    lowered = export.Lowered(path, at={place: {"latencyP50Ms": 1.0} for place in places})
+    own = export.judge(bench, torch_export, lowered, found, spec, spec.formats[0])
+    told = export.figures([{"model": lowered, "baseline": lowered}])
+    assert told["loss"] == own.values["loss"]
+    assert told["loss@TorchExport/gpu/8"] != told["loss"]
+    assert "loss@TorchExport/gpu/1" not in told
+
+
+def test_attention_counts_whatever_kernel_computes_it() -> None:
+    """By hand, of 6 tokens 16 wide: four projections, and the products of queries with keys and of weights with values."""
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = torch.nn.MultiheadAttention(16, 4, batch_first=True)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+            return found
+
+    tokens, expected = torch.zeros(1, 6, 16), 4 * 6 * 16 * 16 + 2 * 6 * 6 * 16
+    assert size.macs(Attention(), (tokens,)) == expected
+    assert size.macs(Attention().to("meta"), (tokens.to("meta"),)) == expected
 
 
 def test_an_exporter_that_changes_the_model_fails_the_stage(run_stage: RunStage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +133,11 @@ def test_a_graph_that_can_not_be_captured_is_refused_by_field() -> None:
 )
 def test_parity_is_judged_on_differences_and_on_predictions(change: Callable[[Any], Any], field: str) -> None:
     scores = numpy.random.default_rng(0).normal(size=(50, 10)).astype("float32")
-    same = parity.compare(scores, scores + 1e-5, Verify())
-    parity.require(same, Verify(), field="e")
+    same = parity.compare(scores, scores + 1e-5, Verify(), what="it")
+    parity.require(same, Verify(), what="it", field="e")
     assert same.agreement == 1
     with pytest.raises(ParityFailed) as caught:
-        parity.require(parity.compare(scores, change(scores), Verify()), Verify(), field="e")
+        parity.require(parity.compare(scores, change(scores), Verify(), what="it"), Verify(), what="it", field="e")
     assert caught.value.field == field
 
 

@@ -17,9 +17,11 @@ from kompress_jobs import classification, data
 from kompress_jobs.context import StageOutput
 from kompress_jobs.data import Data
 from kompress_jobs.evaluation import other_data
+from kompress_jobs.evaluation.answers import Answering
 from kompress_jobs.loading import bundle
 from kompress_jobs.losses import kd
 from kompress_jobs.measure import multilabel
+from kompress_jobs.tasks import text_classification
 from kompress_jobs.training import objective
 
 RunStage = Callable[..., StageOutput]
@@ -52,9 +54,13 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def load(path: Path, tmp_path: Path, **fields: object) -> Data:
+def table(path: Path, **fields: object) -> Dataset:
     asked = {"source": path.as_uri(), "format": path.suffix[1:], "inputColumn": "text", "labelColumn": "label", "multiLabel": True}
-    return data.load(Dataset.model_validate(asked | fields), tmp_path / "scratch")
+    return Dataset.model_validate(asked | fields)
+
+
+def load(path: Path, tmp_path: Path, **fields: object) -> Data:
+    return data.load(table(path, **fields), tmp_path / "scratch")
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -92,12 +98,15 @@ def test_data_with_one_label_a_sample_are_not_taken_for_more(tmp_path: Path) -> 
 
 
 def test_another_set_is_asked_for_the_labels_that_it_has(tmp_path: Path) -> None:
-    """evaluation.datasets: labels are matched by name, and one that the set lacks is carried by no sample."""
+    """evaluation.datasets: labels are matched by name, and of one that the set lacks nobody says whether a sample carries it."""
     WRITERS["train.csv"](tmp_path / "train.csv")
     found = load(tmp_path / "train.csv", tmp_path)
-    split = other_data.relabelled(found, ["ant", "dog", "cat"], field="f")
-    assert split.labels[:, [2, 1]].equal(found.test.labels)
-    assert not split.labels[:, 0].any()
+    right = found.test.labels.float() * 2 - 1
+    scores = torch.stack([torch.ones(len(right)), right[:, 1], right[:, 0]], 1)  # yes to every ant
+    model = Answering(["ant", "dog", "cat"], lambda split: (scores, torch.arange(len(split))))
+    said = other_data.answered(table(tmp_path / "train.csv"), 0, model, found, text_classification, tmp_path)
+    assert said.labels == found.labels == ["cat", "dog"]
+    assert said.about["metrics"]["accuracy"] == 1
 
 
 def test_figures_are_those_of_scikit_learn() -> None:

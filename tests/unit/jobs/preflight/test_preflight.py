@@ -152,10 +152,17 @@ def test_what_cannot_work_is_refused_by_field_path_and_leaves_no_plan(tmp_path, 
     assert not (tmp_path / "output" / "jobs").exists()
 
 
-def test_a_gpu_target_is_planned_where_its_stage_asks_for_a_gpu(tmp_path):
-    """The preflight itself has none."""
-    planned, _ = run(tmp_path, stages=[STAGES[0], ON_A_GPU | {"runtime": A_GPU}])
+def test_a_gpu_target_is_planned_where_job_or_stage_asks_for_a_gpu(tmp_path):
+    """The preflight itself has none. Resources are merged key by key, as for the pod."""
+    planned, _ = run(tmp_path, runtime=A_GPU, stages=[STAGES[0], ON_A_GPU | {"runtime": {"resources": {"limits": {"memory": "4Gi"}}}}])
     assert planned.plan
+
+
+def test_shards_on_a_gpu_that_processes_share_are_refused_before_one_is_asked_for(tmp_path):
+    tune = {"name": "adapt", "fineTune": {"epochs": 1, "parallelism": "FSDP2"}}
+    with pytest.raises(MethodRefused, match="a GPU for each process") as caught:
+        run(tmp_path, runtime=A_GPU | {"processesPerNode": 2}, stages=[tune])
+    assert caught.value.field == "spec.stages[0].fineTune.parallelism"
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_models_are_looked_at(tmp_path):
