@@ -39,7 +39,7 @@ MAX_TERMINATION_BYTES = 3500
 Role = Literal["model", "dataset", "output", "tracking"]
 """Folder names below CREDENTIALS_FOLDER (datasets of spec.evaluation: dataset0, dataset1, ...)."""
 
-StageKindOrOwn = Literal["preflight", "report"] | StageKind
+StageKindOrOwn = Literal["preflight", StageKind, "report"]
 
 
 class JobIdentity(Model):

@@ -45,7 +45,7 @@ import json, sys
 import torch
 from pathlib import Path
 from safetensors.torch import load_file, load_model, save_file
-from kompress_jobs import structure
+from kompress_jobs.modules import structure
 from kompress_jobs.modules.history import replay
 from test_granularities import MODELS
 torch.set_num_threads(1)

@@ -183,7 +183,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from stage_contexts import build_context
-from kompress_jobs import engine
+from kompress_jobs.bench import Bench
 from kompress_jobs.training import teacher_cache
 
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
