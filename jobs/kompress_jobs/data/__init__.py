@@ -66,16 +66,14 @@ class MemorySplit:
 
 
 @dataclass
-class Relabelled:
-    """A split whose labels are counted in another order."""
+class View:
+    """Another split, of which something is given out in another way."""
 
     stored: Split
-    numbers: torch.Tensor
-    """Label of the stored split -> label here, (classes,), int64."""
 
     @property
     def labels(self) -> torch.Tensor:
-        return self.numbers[self.stored.labels]
+        return self.stored.labels
 
     @property
     def names(self) -> Sequence[str]:
@@ -87,6 +85,18 @@ class Relabelled:
 
     def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
         return self.stored.read(indices)
+
+
+@dataclass
+class Relabelled(View):
+    """A split whose labels are counted in another order."""
+
+    numbers: torch.Tensor
+    """Label of the stored split -> label here, (classes,), int64."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.numbers[self.stored.labels]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def success(key: str, commit: Commit | None) -> StageSuccess:
 def measure_other_data(context: StageContext, commit: Commit, plan: "plans.Plan | None") -> None:
     """What `evaluation.datasets` asks of this stage and nobody has measured (rank 0)."""
     if context.input.evaluation.datasets:
-        from kompress_jobs.evaluation import other_data
+        from kompress_jobs.evaluation import other_data  # torch, which a small pod that verifies a commit does not need
 
         other_data.measure(context, commit, plan)
 

@@ -88,13 +88,14 @@ def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int)
         checkpoints=CheckpointStore(store, key, stage.job.uid, stage.attempt),
     )
     execute.tell_data(context, planned)
-    if device.type == "cuda" and not alone_there:
+    shared = device.type == "cuda" and not alone_there
+    if shared:
         context.events.warning("there are more processes than GPUs here: they share them (processesPerNode: auto starts one a GPU)")
 
     def run(context: StageContext) -> StageOutput:
         if rank == 0:
             plan.refuse_moved(stage, planned)
-        if device.type == "cuda" and not alone_there and stage.stage is not None:
+        if shared and stage.stage is not None:
             refuse_shared_gpus(stage.stage.spec, field=f"spec.stages({stage.name}).{stage.kind}")
         output: StageOutput = module.run(context)
         return output

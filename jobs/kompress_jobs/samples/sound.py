@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from kompress_jobs.data import Split, names_of
+from kompress_jobs.data import View
 from kompress_jobs.samples import Clips, Samples
 
 RATE = 16_000
@@ -78,22 +78,8 @@ def gather(waves: Sequence[torch.Tensor], samples: int) -> Clips:
 
 
 @dataclass
-class Heard:
+class Heard(View):
     """A split of 16-bit clips, given out as float32 in [-1, 1]."""
-
-    stored: Split
-
-    @property
-    def labels(self) -> torch.Tensor:
-        return self.stored.labels
-
-    @property
-    def names(self) -> Sequence[str]:
-        """As they are stored."""
-        return names_of(self.stored)
-
-    def __len__(self) -> int:
-        return len(self.stored)
 
     def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
         clips, found = self.stored.read(indices)
