@@ -1,5 +1,7 @@
 """builtin://docstrings: what Python's standard library says of itself, and which of nine subjects it belongs to (no download).
 
+A Python without its windows (tkinter, idlelib) has eight: a subject of a few files only is left out.
+
 Docstrings of modules, classes and functions, read from the sources and never imported, each once and at most 400 characters
 long. The split is by file, because the docstrings of one file resemble each other: by hash within each subject, about 20 % test,
 10 % of the rest validation. How many there are depends on the Python build, so the fingerprint is that of the texts.
@@ -22,6 +24,8 @@ from kompress_jobs.data import HELD_OUT, Data, MemorySplit, rank_of
 
 LONGEST = 400
 TEST_SHARE = 0.2
+FEWEST_FILES = 5
+"""Of a subject: some for each split."""
 TESTS = frozenset({"test", "tests", "idle_test"})
 SUBJECTS: dict[str, str] = {
     "concurrency": "_threading_local asynchat asyncio asyncore concurrent contextvars multiprocessing queue sched selectors signal "
@@ -55,7 +59,7 @@ class Row(NamedTuple):
 
 def load(dataset: Dataset, first: int | None = None) -> Data:
     """The data set in memory, all of it."""
-    labels = sorted(SUBJECTS)
+    labels = sorted({row.subject for row in rows()})
     parts: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     for subject in labels:
         rest, test = cut_files([row for row in rows() if row.subject == subject], TEST_SHARE)
@@ -78,7 +82,7 @@ def made_of(dataset: Dataset) -> dict[str, str]:
 
 @functools.cache
 def rows() -> tuple[Row, ...]:
-    """All docstrings in the order of their files; the first of equal ones stays. Raises DataUnreadable without sources."""
+    """All docstrings in the order of their files; the first of equal ones stays. Raises DataUnreadable without sources of two subjects."""
     root = Path(sysconfig.get_paths()["stdlib"])
     subjects = {module: subject for subject, modules in SUBJECTS.items() for module in modules.split()}
     seen: set[str] = set()
@@ -88,13 +92,15 @@ def rows() -> tuple[Row, ...]:
             if text not in seen:
                 seen.add(text)
                 found.append(Row(file, subjects[file.partition("/")[0].removesuffix(".py")], text))
-    if missing := SUBJECTS.keys() - {row.subject for row in found}:
+    files = {subject: {row.file for row in found if row.subject == subject} for subject in SUBJECTS}
+    kept = {subject for subject, own in files.items() if len(own) >= FEWEST_FILES}
+    if len(kept) < 2:
         raise DataUnreadable(
-            f"{root} holds no sources of {min(missing)}: this Python comes without its standard library's sources",
+            f"{root} holds hardly any sources: this Python comes without those of its standard library",
             hint="use a Python that has them",
             field="spec.dataset.source",
         )
-    return tuple(found)
+    return tuple(row for row in found if row.subject in kept)
 
 
 def sources(root: Path, module: str) -> Iterator[Path]:

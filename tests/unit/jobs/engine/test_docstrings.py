@@ -1,7 +1,14 @@
 """builtin://docstrings: the same texts wherever the same Python is, and nothing of test in train."""
 
+import functools
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
 import torch
 
+from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs import data
 from kompress_jobs.builtins import docstrings
@@ -41,3 +48,25 @@ def test_the_fingerprint_is_that_of_the_texts(monkeypatch) -> None:
     fewer = docstrings.rows()[1:]
     monkeypatch.setattr(docstrings, "rows", lambda: fewer)
     assert fingerprint.fingerprint(dataset).digest != before.digest
+
+
+def test_a_python_without_windows_has_one_subject_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As servers and images have it: a label with samples in one split only would end the job."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for subject in ("files", "text"):
+        for module in docstrings.SUBJECTS[subject].split():
+            for path in docstrings.sources(root, module):
+                copy = tmp_path / path.relative_to(root)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
+    shutil.copy(root / "cmd.py", tmp_path)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    monkeypatch.setattr(docstrings, "rows", functools.cache(docstrings.rows.__wrapped__))
+    assert docstrings.load(Dataset(source="builtin://docstrings")).labels == ["files", "text"]
+    for subject in ("files", "text"):
+        for module in docstrings.SUBJECTS[subject].split():
+            shutil.rmtree(tmp_path / module, ignore_errors=True)
+            (tmp_path / f"{module}.py").unlink(missing_ok=True)
+    monkeypatch.setattr(docstrings, "rows", functools.cache(docstrings.rows.__wrapped__))
+    with pytest.raises(DataUnreadable, match="hardly any sources"):
+        docstrings.rows()
