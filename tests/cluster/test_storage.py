@@ -314,7 +314,7 @@ def test_an_object_overwritten_while_it_is_read_is_never_mixed(output: Output, s
     wire.cut_after = wire.carried + PART
     with ThreadPoolExecutor(1) as writer:
         overwritten = writer.submit(overwrite_in_the_middle)
-        with pytest.raises(ArtifactCorrupt, match="was overwritten while it was read"):
+        with pytest.raises(ArtifactCorrupt, match="was overwritten while it was in use"):
             for _ in stream:
                 pass
         overwritten.result()

@@ -1,4 +1,5 @@
-"""The images of the Dockerfiles, run for real: the operator that the chart installs, and a job whose pods are the jobs image.
+"""The images of the Dockerfiles, run for real: the operator that the chart installs, and a job whose pods are the jobs image and share
+a folder of their node.
 
 PyTorch is left out of the jobs image here (its build argument WITHOUT; 5 of 6 GB) and comes from the machine in a volume, as on
 nodes that bring their own.
@@ -6,15 +7,19 @@ nodes that bring their own.
 
 import importlib.metadata
 import json
+import os
 import re
 import sysconfig
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 import installation
+from kompress_api.contract import CACHE_FOLDER
+from perf.engine.images import write_digits
 from testcluster import images
 from testcluster.cluster import Cluster, Connection
 from testcluster.places import REPOSITORY
@@ -43,14 +48,22 @@ def test_operator_runs_locked_down_from_an_image_of_the_lock(operator: Connectio
     assert not {"torch", "mlflow", "boto3"} & said["versions"].keys()
 
 
-def test_job_runs_from_the_jobs_image(operator: Connection, team: str) -> None:
+def test_job_runs_from_the_jobs_image_and_copies_its_data_to_the_node_once(operator: Connection, team: str, tmp_path: Path) -> None:
     assert isinstance(operator, Cluster), "the image is loaded into nodes of `python -m testcluster`"
     operator.load_image(images.build(REPOSITORY / "jobs/Dockerfile", JOBS_IMAGE, {"WITHOUT": " ".join(sorted(TORCH))}))
     # A runtime of its own, as a job can add to a podTemplate of the platform's, but not take away its runtimeClassName.
     runtime = YAML(typ="safe").load(installation.RUNTIME.read_text())
     runtime["metadata"]["name"] = team
-    runtime["spec"]["runtime"] = {"image": JOBS_IMAGE, "podTemplate": {"spec": torch_of_the_machine()}}
+    node = tmp_path / "node"
+    node.mkdir()
+    os.chown(node, 65532, 65532)
+    runtime["spec"]["runtime"] = {"image": JOBS_IMAGE, "podTemplate": {"spec": with_cache(torch_of_the_machine(), node)}}
     operator.kubectl("apply", "--filename=-", stdin=json.dumps(runtime))
+    images_of_digits = write_digits(tmp_path / "digits", side=32, each=24, suffix=".png")
+    files = [path for path in sorted(images_of_digits.rglob("*")) if path.is_file()]
+    for path in files:
+        operator.s3.client().upload_file(str(path), installation.BUCKET, f"{team}-data/{path.relative_to(images_of_digits)}")
+    data = {"source": f"s3://{installation.BUCKET}/{team}-data", "format": "imagefolder"}
     job = {
         "apiVersion": "kompress.io/v1alpha1",
         "kind": "CompressionJob",
@@ -59,9 +72,9 @@ def test_job_runs_from_the_jobs_image(operator: Connection, team: str) -> None:
             "runtimeRef": {"name": team},
             "task": "image-classification",
             "model": {"source": "timm://test_resnet"},
-            "dataset": {"source": "builtin://digits", "imageSize": 32},
+            "dataset": data | {name: runtime["spec"]["output"][name] for name in ("endpoint", "region", "credentialsSecret")},
             "output": {"uri": f"s3://{installation.BUCKET}/{team}"},  # nothing to reuse: the stage must run
-            "stages": [{"name": "adapt", "fineTune": {"epochs": 1, "batchSize": 64}}],
+            "stages": [{"name": "adapt", "fineTune": {"epochs": 10, "batchSize": 16, "learningRate": 3e-3}}],
         },
     }
     operator.kubectl("apply", f"--namespace={team}", "--filename=-", stdin=json.dumps(job))
@@ -71,6 +84,7 @@ def test_job_runs_from_the_jobs_image(operator: Connection, team: str) -> None:
     assert {pod["metadata"]["labels"]["kompress.io/stage"] for pod in pods} == {"preflight", "adapt", "report"}
     assert {pod["status"]["containerStatuses"][0]["image"] for pod in pods} == {JOBS_IMAGE}
     assert not any("runtimeClassName" in pod["spec"] or "runAsUser" in pod["spec"]["securityContext"] for pod in pods)
+    assert len(list(node.rglob("*.png"))) == len(files), "of the preflight and of the stage together, each file once"
     operator.kubectl("delete", "clustercompressionruntime", team)
 
 
@@ -89,6 +103,13 @@ def torch_of_the_machine() -> dict[str, Any]:
     source = {"name": "torch", "hostPath": {"path": sysconfig.get_path("purelib"), "type": "Directory"}}
     environment = [{"name": "PYTHONPATH", "value": "/opt/code:/opt/torch"}]
     return {"volumes": [source], "containers": [{"name": "worker", "volumeMounts": mounts, "env": environment}]}
+
+
+def with_cache(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same, with a folder of the node for copies of data."""
+    spec["volumes"].append({"name": "cache", "hostPath": {"path": str(folder), "type": "Directory"}})
+    spec["containers"][0]["volumeMounts"].append({"name": "cache", "mountPath": CACHE_FOLDER})
+    return spec
 
 
 def closure(roots: Iterable[str], without: set[str]) -> set[str]:

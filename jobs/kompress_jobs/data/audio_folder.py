@@ -45,7 +45,6 @@ def decoded(encoded: Encoded, dataset: Dataset) -> Data:
 
 
 def longest(files: Sequence[File]) -> float:
-    """Seconds of the longest clip of those that are here; before a stage runs, only a few of a bucket's are."""
-    here = [file for file in files if not isinstance(file, Path) or file.exists()]
+    """Seconds of the longest clip; before a stage runs, only a few of a bucket's are known."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="headers") as pool:
-        return max(pool.map(lambda file: sound.seconds_of(opened(file)), here[:: max(1, len(here) // LENGTHS_READ)]), default=0.0)
+        return max(pool.map(lambda file: sound.seconds_of(opened(file)), files[:: max(1, len(files) // LENGTHS_READ)]), default=0.0)

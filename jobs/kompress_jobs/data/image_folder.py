@@ -5,6 +5,7 @@ A set that is small decoded lies in memory; a larger one is decoded batch by bat
 
 import functools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from kompress_api.places import Dataset
 from kompress_jobs.data import Data
 from kompress_jobs.samples import folders
-from kompress_jobs.samples.encoded import Encoded, File, Medium, Source, opened
+from kompress_jobs.samples.encoded import THREADS, Encoded, File, Medium, Source, opened
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded bytes of all splits up to which they are kept in memory (each process holds its own copy)."""
@@ -39,15 +40,20 @@ def own_size(files: Sequence[File]) -> int:
     """The side of the images where the first ones are square and of one size, else 224."""
     from PIL import Image, UnidentifiedImageError
 
-    sizes = set()
-    for file in files:
+    def size_of(file: File) -> tuple[int, int] | None:
         try:
             with Image.open(opened(file)) as image:
-                sizes.add(image.size)
+                return image.size
         except (UnidentifiedImageError, OSError):
-            continue
-        if len(sizes) > 1:
-            return DEFAULT_SIZE
+            return None
+
+    sizes: set[tuple[int, int]] = set()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="headers") as pool:
+        for size in pool.map(size_of, files):
+            sizes |= {size} if size else set()
+            if len(sizes) > 1:
+                pool.shutdown(cancel_futures=True)
+                return DEFAULT_SIZE
     width, height = next(iter(sizes), (0, 1))
     return width if width == height else DEFAULT_SIZE
 

@@ -127,7 +127,7 @@ def plain(label: Any) -> Any:
     return list(label) if isinstance(label, Iterable) and not isinstance(label, str) else label
 
 
-def files_of(rows: tables.Rows, bring: bool) -> Sequence[File]:
+def files_of(rows: tables.Rows) -> Sequence[File]:
     """The samples are files already."""
     assert isinstance(rows.samples, Given)
     return rows.samples

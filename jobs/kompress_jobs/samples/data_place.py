@@ -1,15 +1,16 @@
 """The files of a data set: listed where they are (`file://`, `s3://`), and on the local disk when they are needed."""
 
-import fcntl
-import hashlib
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
-from kompress_api.errors import DataUnreadable
+from kompress_api.errors import ArtifactCorrupt, DataUnreadable
 from kompress_api.places import Dataset
+from kompress_jobs.samples.encoded import File, Openable
+from kompress_jobs.storage.cache import node_cache
 from kompress_jobs.storage.store import listing
 
 
@@ -18,13 +19,20 @@ class Place(Protocol):
 
     paths: list[str]
     """Relative, sorted, without hidden ones."""
+    near: bool
+    """Whether every file can be looked at at no cost."""
 
-    def bring(self, paths: Iterable[str]) -> Path:
-        """The local folder below which these paths can be read."""
+    def bring(self, paths: Sequence[str]) -> list[Path]:
+        """These files on the local disk, all of them now."""
+
+    def files(self, paths: Sequence[str]) -> Sequence[File]:
+        """These files, each brought when it is looked at."""
 
 
 class LocalPlace:
     """A folder, or one file."""
+
+    near = True
 
     def __init__(self, folder: Path, shown: str, field: str) -> None:
         if folder.is_file():
@@ -38,27 +46,58 @@ class LocalPlace:
         found = (Path(root, name).relative_to(folder).as_posix() for root, _, names in os.walk(folder, followlinks=True) for name in names)
         self.paths = visible(found)
 
-    def bring(self, paths: Iterable[str]) -> Path:
-        return self.folder
+    def bring(self, paths: Sequence[str]) -> list[Path]:
+        return [self.folder / path for path in paths]
+
+    files = bring
 
 
 class RemotePlace:
-    """A prefix of a bucket, copied once per pod as far as it is asked for; a listing that has changed is copied anew."""
+    """A prefix of a bucket. Its files are copied to this node as they are asked for, under the names that a listing gave them now."""
 
-    def __init__(self, dataset: Dataset, scratch: Path, role: str) -> None:
+    near = False
+
+    def __init__(self, dataset: Dataset, scratch: Path, role: str, field: str) -> None:
         self.store, found = listing(dataset, role)
-        listed = [(entry.key, entry.size, entry.etag) for entry in found]
-        self.paths = visible(key for key, _, _ in listed)
-        self.folder = scratch / "data" / hashlib.sha256(repr((dataset.source, listed)).encode()).hexdigest()[:32]
+        self.objects = {entry.key: entry for entry in found}
+        self.paths = visible(self.objects)
+        self.cache, self.origin, self.field = node_cache(scratch), dataset.endpoint or "", field
 
-    def bring(self, paths: Iterable[str]) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.folder.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            missing = [path for path in paths if not (self.folder / path).exists()]
-            if missing:
-                self.store.download("", self.folder, missing)
-        return self.folder
+    def bring(self, paths: Sequence[str]) -> list[Path]:
+        with told_as_data(self.field):
+            return self.cache.bring(self.store, [self.objects[path] for path in paths], origin=self.origin)
+
+    def files(self, paths: Sequence[str]) -> "Streamed":
+        return Streamed(self, paths)
+
+
+class Streamed(Openable):
+    """Files that are copied when they are looked at."""
+
+    def __init__(self, place: RemotePlace, paths: Sequence[str]) -> None:
+        self.place, self.paths = place, paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def open(self, index: int) -> BinaryIO:
+        """The content of one."""
+        place = self.place
+        with told_as_data(place.field):
+            return place.cache.open(place.store, place.objects[self.paths[index]], origin=place.origin)
+
+    def bring(self, indices: Sequence[int]) -> None:
+        """Copy these, several at a time."""
+        self.place.bring([self.paths[index] for index in indices])
+
+
+@contextlib.contextmanager
+def told_as_data(field: str) -> Iterator[None]:
+    """A file that has changed is the data set's fault."""
+    try:
+        yield
+    except ArtifactCorrupt as error:
+        raise DataUnreadable(error.message, hint=error.hint, field=f"{field}.source") from error
 
 
 def visible(paths: Iterable[str]) -> list[str]:
@@ -71,7 +110,7 @@ def open_place(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset") 
     if dataset.source.startswith("file://"):
         place: Place = LocalPlace(Path(unquote(urlsplit(dataset.source).path)), dataset.source, field)
     else:
-        place = RemotePlace(dataset, scratch, role_of(field))
+        place = RemotePlace(dataset, scratch, role_of(field), field)
     if not place.paths:
         raise DataUnreadable(f"{dataset.source} holds no file", hint="check the path or prefix", field=f"{field}.source")
     return place

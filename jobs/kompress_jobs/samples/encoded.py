@@ -44,6 +44,9 @@ class Openable(Sequence[File]):
     def open(self, index: int) -> BinaryIO:
         """The content of one."""
 
+    def bring(self, indices: Sequence[int]) -> None:
+        """These are opened next: what is far away is brought at once."""
+
 
 @dataclass(frozen=True)
 class Medium:
@@ -78,7 +81,7 @@ class Encoded:
     splits: dict[str, Files]
     """train, validation, test; what was asked for."""
     everything: Sequence[File]
-    """All files of the three splits; in S3 those that were not asked for are not there."""
+    """All files of the three splits; where only some were asked for, of a bucket those alone."""
     most_unreadable: float
     where: str
     """Field of the manifest that errors name."""
@@ -133,6 +136,8 @@ class DecodedSplit:
     def read(self, indices: torch.Tensor) -> tuple[Samples, torch.Tensor]:
         """Decode these samples; raises DataUnreadable when more than the allowed share of the split was unreadable so far."""
         chosen = indices.tolist()
+        if isinstance(self.encoded.files, Openable):
+            self.encoded.files.bring(chosen)
         decoded = list(self.pool.map(lambda index: self.decode(opened(self.encoded.files[index])), chosen))
         for index, sample in zip(chosen, decoded, strict=True):
             if sample is None and self.encoded.places[index] not in self.unreadable:

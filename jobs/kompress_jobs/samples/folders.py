@@ -1,6 +1,6 @@
 """Files sorted into folders, <split>/<label>/<file>, below a folder or an S3 prefix: what images and sound have in common.
 
-What is in S3 is copied once per pod. How a file is decoded, and whether a set may lie in memory, is the format's business (`data/`);
+What is in S3 comes when it is looked at. How a file is decoded, and whether a set may lie in memory, is the format's business (`data/`);
 `encoded.py` does it.
 """
 
@@ -12,7 +12,7 @@ import torch
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs.data import HELD_OUT, cut
-from kompress_jobs.samples.data_place import open_place
+from kompress_jobs.samples.data_place import Place, open_place
 from kompress_jobs.samples.encoded import Encoded, Files, Medium
 
 
@@ -27,7 +27,7 @@ class Listing:
 
 
 def open_folder(dataset: Dataset, scratch: Path, medium: Medium, *, field: str, first: int | None) -> Encoded:
-    """List the folder and bring its files, or about the `first` ones of each split. Raises DataUnreadable with the folder at fault."""
+    """List the folder, or about the `first` files of each split. Raises DataUnreadable with the folder at fault."""
     place = open_place(dataset, scratch, field=field)
     where = f"{field}.source"
     classes, train = list_split(place.paths, dataset.splits.train, None, dataset.source, where, medium)
@@ -38,19 +38,18 @@ def open_folder(dataset: Dataset, scratch: Path, medium: Medium, *, field: str, 
             listings[split] = list_split(place.paths, name, classes, dataset.source, where, medium)[1]
         else:
             listings["train"], listings[split] = hold_out(listings["train"], name)
-    everything = [path for listing in listings.values() for path in listing.paths]
-    if first is not None:
-        listings = {split: thinned(listing, first) for split, listing in listings.items()}
-    root = place.bring([path for listing in listings.values() for path in listing.paths])
+    asked = listings if first is None else {split: thinned(listing, first) for split, listing in listings.items()}
+    known = (listings if place.near else asked).values()
+    everything = place.files([path for listing in known for path in listing.paths])
     most = dataset.max_unreadable_fraction if first is None else 1.0
-    splits = {split: files_of(listing, root) for split, listing in listings.items()}
-    return Encoded(medium, classes, splits, [root / path for path in everything], most, where)
+    splits = {split: files_of(listing, place, dataset.source) for split, listing in asked.items()}
+    return Encoded(medium, classes, splits, everything, most, where)
 
 
-def files_of(listing: Listing, root: Path) -> Files:
-    """The files of a split on the local disk."""
-    paths = [root / path for path in listing.paths]
-    return Files(listing.name, paths, [str(path) for path in paths], torch.tensor(listing.labels), listing.paths)
+def files_of(listing: Listing, place: Place, source: str) -> Files:
+    """The files of a split."""
+    places = [f"{source.removeprefix('file://').rstrip('/')}/{path}" for path in listing.paths]
+    return Files(listing.name, place.files(listing.paths), places, torch.tensor(listing.labels), listing.paths)
 
 
 def list_split(

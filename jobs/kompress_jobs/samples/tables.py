@@ -100,8 +100,8 @@ class Rows:
         )
 
 
-FilesOf = Callable[[Rows, bool], Sequence[File]]
-"""The files of rows whose samples are files; False: they need not be here yet."""
+FilesOf = Callable[[Rows], Sequence[File]]
+"""The files of rows whose samples are files."""
 
 
 @dataclass
@@ -131,8 +131,8 @@ def load(
     columns = column_of(dataset.input_column, "inputColumn", field), column_of(dataset.label_column, "labelColumn", field)
     place = open_place(dataset, scratch, field=field)
     listed = files_of(dataset, place.paths, suffixes, field=field)
-    root = place.bring([path for paths in listed.values() for path in paths])
-    reading = Reading(dataset, place, root, columns, read, field)
+    tables = [path for paths in listed.values() for path in paths]
+    reading = Reading(dataset, place, dict(zip(tables, place.bring(tables), strict=True)), columns, read, field)
     parts: dict[str, Rows] = {}
     named: tuple[str, ...] = ()
     for split, paths in listed.items():
@@ -141,10 +141,10 @@ def load(
             named = named or names
             refuse_unusable(parts[split], dataset.max_unreadable_fraction, field=field)
 
-    def files_of_rows(rows: Rows, bring: bool) -> Sequence[File]:
-        return contents(rows, place, bring=bring)
+    def files_of_rows(rows: Rows) -> Sequence[File]:
+        return contents(rows, place)
 
-    return assembled(dataset, parts, named, files_of_rows, field=field, first=first, transcripts=transcripts)
+    return assembled(dataset, parts, named, files_of_rows, near=place.near, field=field, first=first, transcripts=transcripts)
 
 
 def assembled(
@@ -153,11 +153,12 @@ def assembled(
     named: tuple[str, ...],
     files_of: FilesOf,
     *,
+    near: bool = True,
     field: str,
     first: int | None,
     transcripts: bool = False,
 ) -> Data:
-    """The splits that there are, and those that are cut from train, with one label map.
+    """The splits that there are, and those that are cut from train, with one label map. `near`: see `data_place.Place`.
 
     Raises LabelMismatch for labels that train does not have, DataUnreadable for files that can't be decoded.
     """
@@ -188,9 +189,9 @@ def assembled(
     if parts["train"].samples.medium == "text":
         texts: dict[str, Split] = {split: text_split(rows, targets[split]) for split, rows in parts.items()}
         return Data(labels, **texts, unreadable=unreadable)
-    files = {split: Files(rows.name, files_of(rows, True), rows.places, targets[split]) for split, rows in parts.items()}
+    files = {split: Files(rows.name, files_of(rows), rows.places, targets[split]) for split, rows in parts.items()}
     medium, folder = (image_folder.IMAGES, image_folder) if parts["train"].samples.medium == "image" else (audio_folder.SOUND, audio_folder)
-    everything = [file for rows in whole.values() for file in files_of(rows, False)]
+    everything = [file for rows in (whole if near else parts).values() for file in files_of(rows)]
     most = dataset.max_unreadable_fraction if first is None else 1.0
     found = folder.decoded(Encoded(medium, labels, files, everything, most, f"{field}.source"), dataset)
     for split, places in unreadable.items():
@@ -204,14 +205,10 @@ def text_split(rows: Rows, targets: torch.Tensor) -> TextSplit:
     return TextSplit(rows.samples.cells, targets, rows.places)
 
 
-def contents(rows: Rows, place: Place, *, bring: bool) -> list[Path] | cells.Contents:
-    """The files of the rows: those that the cells name, brought to the local disk, or the cells themselves."""
+def contents(rows: Rows, place: Place) -> Sequence[File]:
+    """The files of the rows: those that the cells name, or the cells themselves."""
     assert isinstance(rows.samples, cells.Column)
-    if not rows.samples.paths:
-        return cells.Contents(rows.samples)
-    paths = rows.samples.cells.to_pylist()
-    root = place.bring(paths if bring else [])
-    return [root / path for path in paths]
+    return place.files(rows.samples.cells.to_pylist()) if rows.samples.paths else cells.Contents(rows.samples)
 
 
 def strata(labels: list[tuple[str, ...]]) -> list[str]:
@@ -284,7 +281,8 @@ class Reading:
 
     dataset: Dataset
     place: Place
-    root: Path
+    copies: dict[str, Path]
+    """On the local disk."""
     columns: tuple[str, str]
     """Of the sample, of the label."""
     read: Read
@@ -332,7 +330,7 @@ def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple
 def opened(path: str, reading: Reading) -> Table:
     """The rows of one file; raises InvalidManifest for a column that it does not have, DataUnreadable where it can't be read."""
     try:
-        return reading.read(reading.root / path, *reading.columns)
+        return reading.read(reading.copies[path], *reading.columns)
     except MissingColumn as error:
         raise missing(error, path, reading.columns, field=reading.field) from None
     except (pyarrow.ArrowException, ValueError, OSError) as error:

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -20,7 +20,7 @@ from kompress_api.errors import (
     InvalidManifest,
     NoConditionalWrites,
 )
-from kompress_jobs.storage.objects import CHUNK, ObjectInfo, relative_files, safe_path
+from kompress_jobs.storage.objects import CHUNK, ObjectInfo, changed, relative_files, safe_path
 from kompress_jobs.storage.os_errors import map_os_error
 
 HIDDEN = ".kompress-"
@@ -123,13 +123,19 @@ class FileStore:
                 temporary.rename(target)
                 _sync(target.parent)
 
-    def download(self, prefix: str, folder: Path, paths: Iterable[str] | None = None) -> None:
+    def download(
+        self, prefix: str, folder: Path, paths: Sequence[str] | None = None, *, listed: Sequence[ObjectInfo] | None = None
+    ) -> None:
         below = f"{prefix.rstrip('/')}/" if prefix else ""
-        for relative in [entry.key.removeprefix(below) for entry in self.list(below)] if paths is None else paths:
+        wanted = [entry.key.removeprefix(below) for entry in self.list(below)] if paths is None else paths
+        for relative, known in zip(wanted, listed or [None] * len(wanted), strict=True):
             with self._boundary("read", below + relative):
                 target = safe_path(folder, relative)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self._path(below + relative), target)
+                with self._path(below + relative).open("rb") as source, target.open("wb") as copy:
+                    if known is not None and known.etag != _etag(os.fstat(source.fileno())):
+                        raise changed(f"{self.root / below}{relative}")
+                    shutil.copyfileobj(source, copy, CHUNK)
 
     def _open(self, key: str) -> BinaryIO:
         try:

@@ -27,6 +27,11 @@ class ObjectInfo:
     """Last change, nanoseconds since the epoch."""
 
 
+def changed(where: str) -> ArtifactCorrupt:
+    """An object that is not what it was when it was listed."""
+    return ArtifactCorrupt(f"{where} was overwritten while it was in use", hint="run again; write what is new to a new place")
+
+
 def join(*parts: str) -> str:
     """One key out of parts, empty ones left out."""
     return "/".join(part.strip("/") for part in parts if part.strip("/"))

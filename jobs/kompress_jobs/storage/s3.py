@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
-from s3transfer.exceptions import RetriesExceededError
+from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
+from s3transfer.subscribers import BaseSubscriber
 
-from kompress_api.errors import ArtifactCorrupt, CredentialsRefused, InvalidManifest, KompressError
-from kompress_jobs.storage.objects import CHUNK, PATIENCE, ObjectInfo, join, relative_files, safe_path
+from kompress_api.errors import CredentialsRefused, InvalidManifest, KompressError
+from kompress_jobs.storage.objects import CHUNK, PATIENCE, ObjectInfo, changed, join, relative_files, safe_path
 from kompress_jobs.storage.s3_client import CONCURRENCY, Backoff, build_client
 from kompress_jobs.storage.s3_errors import NO_BODY, TRANSPORT, map_error
 
@@ -124,16 +125,20 @@ class S3Store:
 
         self._transfer("upload", prefix, relative_files(folder) if paths is None else list(paths), submit)
 
-    def download(self, prefix: str, folder: Path, paths: Iterable[str] | None = None) -> None:
+    def download(
+        self, prefix: str, folder: Path, paths: Sequence[str] | None = None, *, listed: Sequence[ObjectInfo] | None = None
+    ) -> None:
         below = f"{prefix.rstrip('/')}/" if prefix else ""
         wanted = [entry.key.removeprefix(below) for entry in self.list(below)] if paths is None else list(paths)
+        known = dict(zip(wanted, listed, strict=True)) if listed else {}
         for relative in wanted:
             with self._boundary("download", prefix):
                 safe_path(folder, relative).parent.mkdir(parents=True, exist_ok=True)
 
         def submit(manager: TransferManager, relative: str) -> TransferFuture:
             address = self._address(below + relative)
-            return manager.download(address["Bucket"], address["Key"], str(safe_path(folder, relative)))
+            meant = [_Meant(known[relative])] if known else []
+            return manager.download(address["Bucket"], address["Key"], str(safe_path(folder, relative)), subscribers=meant)
 
         self._transfer("download", prefix, wanted, submit)
 
@@ -151,6 +156,8 @@ class S3Store:
                     with self._boundary(operation, join(prefix, path)):
                         try:
                             future.result()
+                        except S3DownloadFailedError as error:  # the only thing that it stands for
+                            raise changed(self._where(join(prefix, path))) from error
                         except (*TRANSPORT, RetriesExceededError, ClientError) as error:
                             if not _broke_on_the_way(error):
                                 if isinstance(error, ClientError) and error.response["Error"]["Code"] == NO_BODY:
@@ -176,9 +183,7 @@ class S3Store:
                     answer = self._client().get_object(**self._address(key), **resume)
                 except ClientError as error:
                     if offset and error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
-                        raise ArtifactCorrupt(
-                            f"s3://{self.bucket}/{self._address(key)['Key']} was overwritten while it was read", hint="read it again"
-                        ) from error
+                        raise changed(self._where(key)) from error
                     raise
                 if not etag:
                     etag = answer["ETag"]
@@ -239,6 +244,19 @@ class S3Store:
         if self._own_client is None or self._own_client[0] != os.getpid():
             self._own_client = os.getpid(), build_client(*self._options, bucket=self.bucket, patience=self.patience)
         return self._own_client[1]
+
+
+class _Meant(BaseSubscriber):  # type: ignore[misc]
+    """Tells a transfer what is known of its object: nothing is asked twice, and an object that has changed is not taken (If-Match)."""
+
+    def __init__(self, entry: ObjectInfo) -> None:
+        super().__init__()
+        self.entry = entry
+
+    def on_queued(self, future: TransferFuture, **_: Any) -> None:
+        future.meta.provide_transfer_size(self.entry.size)
+        future.meta.provide_object_etag(self.entry.etag)
+        future.meta.call_args.extra_args["IfMatch"] = self.entry.etag  # s3transfer itself sends it with parts only
 
 
 def _nanoseconds(time: datetime.datetime) -> int:

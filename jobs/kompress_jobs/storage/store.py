@@ -9,7 +9,7 @@ for a place that can't be used at all. Each names the place, the key and the ope
 """
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -60,8 +60,13 @@ class Store(Protocol):
     def upload(self, folder: Path, prefix: str, paths: Iterable[str] | None = None) -> None:
         """Write the folder's files (all, or those of the relative `paths`) below `prefix`, several at a time."""
 
-    def download(self, prefix: str, folder: Path, paths: Iterable[str] | None = None) -> None:
-        """Write what lies below `prefix` (all, or the relative `paths`) into the folder, several at a time."""
+    def download(
+        self, prefix: str, folder: Path, paths: Sequence[str] | None = None, *, listed: Sequence[ObjectInfo] | None = None
+    ) -> None:
+        """Write what lies below `prefix` (all, or the relative `paths`) into the folder, several at a time.
+
+        With what a listing told of the `paths` (`listed`) raises ArtifactCorrupt for an object that has another ETag now.
+        """
 
 
 def open_store(place: Access, role: str, *, uri: str | None = None, patience: float = PATIENCE) -> Store:

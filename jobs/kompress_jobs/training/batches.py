@@ -1,7 +1,9 @@
 """The batches of this process, step after step: sliced, read ahead where the data is on disk, moved and augmented."""
 
+import functools
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -11,6 +13,11 @@ from kompress_jobs.data import MemorySplit, Split
 from kompress_jobs.samples import Samples, move
 from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.order import Order
+
+AHEAD = 3
+"""Steps that are read ahead where samples are decoded, or come from afar, as they are asked for."""
+READERS = 2
+"""Steps that are read at once: while one waits for a bucket, another is decoded."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,10 @@ def batches(
     data: Split, order: Order, gang: Gang, task: ModuleType, augmentation: str, accumulation: int, start: int
 ) -> Iterator[list[Batch]]:
     """From step `start` on: the micro-batches of this rank, a list for each step."""
-    cached: tuple[int, torch.Tensor] = (-1, torch.empty(0))
+    shuffled = functools.lru_cache(2)(order.shuffled)  # steps that are read ahead may be of the next epoch
 
     def read(step: int) -> list[Batch]:
-        nonlocal cached
-        if cached[0] != order.epoch(step):
-            cached = order.epoch(step), order.shuffled(order.epoch(step))
-        indices = gang.share(order.indices(step, cached[1]))
+        indices = gang.share(order.indices(step, shuffled(order.epoch(step))))
         draws = gang.share(task.draw(augmentation, order.batch, order.generator(step)))
         return [
             micro(*part) for part in zip(indices.tensor_split(accumulation), draws.tensor_split(accumulation), strict=True) if len(part[0])
@@ -58,10 +62,12 @@ def batches(
         for step in range(start, order.steps):
             yield read(step)
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead:
-        coming = ahead.submit(read, start)
+    readers = ThreadPoolExecutor(READERS, thread_name_prefix="read-ahead")
+    coming: deque[Future[list[Batch]]] = deque()
+    try:
         for step in range(start, order.steps):
-            current = coming.result()
-            if step + 1 < order.steps:
-                coming = ahead.submit(read, step + 1)
-            yield current
+            while len(coming) <= AHEAD and step + len(coming) < order.steps:
+                coming.append(readers.submit(read, step + len(coming)))
+            yield coming.popleft().result()
+    finally:
+        readers.shutdown(cancel_futures=True)

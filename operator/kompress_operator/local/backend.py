@@ -84,7 +84,8 @@ class LocalBackend:
     def __init__(self, job: LocalJob, folder: pathlib.Path, *, only_preflight: bool = False) -> None:
         self.job = job
         self.folder = folder
-        self.launchers = Launchers(folder / job.uid)  # another run under this name makes attempts of the same names
+        cache = folder.parent / state.CACHE
+        self.launchers = Launchers(folder / job.uid, cache)  # another run under this name makes attempts of the same names
         self.interrupts = 0
         """Requests to stop: the first is graceful, the second is not."""
         self.only_preflight = only_preflight

@@ -64,10 +64,10 @@ class TetheredScheduler(LocalScheduler):  # type: ignore[misc]
 
 
 class Launchers:
-    """All launchers of one local job."""
+    """All launchers of one local job. Copies of data sets lie in `cache`."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: pathlib.Path, cache: pathlib.Path) -> None:
+        self._folder, self._cache = folder, cache
         self._scheduler = TetheredScheduler()
         self._apps: dict[str, str] = {}
         self._told: set[tuple[str, int]] = set()
@@ -77,6 +77,7 @@ class Launchers:
         return {
             contract.ENV_TERMINATION_LOG: f"{literal(str(self._attempt_folder(attempt)))}/{macros.replica_id}/{TERMINATION}",
             contract.ENV_SCRATCH: literal(str(self._folder / "scratch")),
+            contract.ENV_CACHE: literal(os.environ.get(contract.ENV_CACHE) or str(self._cache)),
             contract.ENV_CREDENTIALS: "",
         }
 

@@ -20,6 +20,8 @@ from kompress_api.status import CompressionJobStatus
 from kompress_operator.times import rfc3339
 
 HOME_VARIABLE = "KOMPRESS_HOME"
+CACHE = ".cache"
+"""Beside the jobs: copies of their data sets (`kompress_jobs/storage/cache.py`)."""
 JOB_FILE = "job.json"
 LOCK_FILE = "lock"
 EARLIER = "earlier"

@@ -37,7 +37,7 @@ KILLED = PRELUDE + "os.kill(os.getpid(), signal.SIGKILL)"
 
 @pytest.fixture
 def launchers(tmp_path: pathlib.Path) -> Iterator[Launchers]:
-    made = Launchers(tmp_path)
+    made = Launchers(tmp_path, tmp_path / "cache")
     yield made
     made.close()
 
@@ -131,7 +131,7 @@ PARENT = """
 import pathlib, signal, sys
 from torchx.specs import AppDef, Role, macros
 from kompress_operator.local.launchers import Launchers
-launchers = Launchers(pathlib.Path(sys.argv[1]))
+launchers = Launchers(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1]) / "cache")
 environment = {**launchers.environment("job-a-1"), "KOMPRESS_POD_INDEX": macros.replica_id}
 launchers.start(AppDef("job-a-1", roles=[Role("worker", "x", entrypoint="python", args=["-c", sys.argv[2]], env=environment)]))
 signal.pause()

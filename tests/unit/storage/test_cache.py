@@ -1,0 +1,108 @@
+"""Copies on a node: brought once, never wrong, and gone when the disk is needed, or every pod would wait for the network again, train on
+old samples, or be evicted."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kompress_api.contract import ENV_CACHE
+from kompress_api.errors import ArtifactCorrupt
+from kompress_jobs.storage import cache
+from kompress_jobs.storage.cache import Cache, node_cache
+from kompress_jobs.storage.file import FileStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    for name in ("a.png", "b.png", "c.png"):
+        path = tmp_path / "bucket" / "deep" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode() * 100)
+    return FileStore(f"file://{tmp_path}/bucket")
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "node")
+
+
+def test_a_copy_is_brought_once_and_ends_as_its_object_does(store: FileStore, copies: Cache) -> None:
+    objects = list(store.list())
+    first = copies.bring(store, objects, origin="")
+    assert [path.read_bytes() for path in first] == [store.read(entry.key) for entry in objects]
+    assert {path.suffix for path in first} == {".png"}
+    inodes = [path.stat().st_ino for path in first]
+    assert [path.stat().st_ino for path in copies.bring(store, objects, origin="")] == inodes
+    assert not list((copies.folder / cache.INCOMING).iterdir())
+
+
+def test_what_has_changed_is_another_copy_and_what_changes_meanwhile_is_refused(store: FileStore, copies: Cache) -> None:
+    before = list(store.list())
+    copies.bring(store, before[:1], origin="")
+    store.write("deep/a.png", b"new")
+    store.write("deep/b.png", b"new")
+    (path,) = copies.bring(store, list(store.list())[:1], origin="")
+    assert path.read_bytes() == b"new"
+    with pytest.raises(ArtifactCorrupt, match=r"deep/b\.png was overwritten"):
+        copies.bring(store, before[1:2], origin="")
+
+
+def test_the_same_key_of_two_servers_are_two_copies(store: FileStore, copies: Cache) -> None:
+    entry = next(store.list())
+    one, other = (copies.bring(store, [entry], origin=origin)[0] for origin in ("http://here", "http://there"))
+    assert one != other
+
+
+def test_a_full_disk_loses_what_was_not_used_for_longest(store: FileStore, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = list(store.list())
+    old, used, _ = paths = copies.bring(store, objects, origin="")
+    coming = copies.folder / cache.INCOMING / "other" / "d.png"
+    coming.parent.mkdir()
+    coming.write_bytes(b"half")
+    for age, path in enumerate(reversed(paths)):
+        os.utime(path, (age, age))
+    copies.bring(store, objects[1:2], origin="")  # used now
+    left = SimpleNamespace(total=10_000, free=10_000 * cache.KEPT_FREE + 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: left)
+    copies.make_room(400)
+    assert used.exists()
+    assert sum(path.exists() for path in paths) == 2
+    assert old.exists(), "it was given a later time than the last one"
+    assert coming.exists(), "another process is bringing it"
+    with copies.open(store, objects[2], origin="") as file:
+        assert file.read() == store.read(objects[2].key)
+
+
+def test_those_who_want_the_same_bring_it_once(store: FileStore, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the processes of a pod do that all keep a small set in memory."""
+    brought: list[str] = []
+    download = FileStore.download
+
+    def counted(self, prefix, folder, paths=None, *, listed=None):  # type: ignore[no-untyped-def]
+        brought.extend(paths)
+        download(self, prefix, folder, paths, listed=listed)
+
+    monkeypatch.setattr(FileStore, "download", counted)
+    objects = list(store.list())
+    threads = [threading.Thread(target=copies.bring, args=(store, objects), kwargs={"origin": ""}) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(brought) == sorted(entry.key for entry in objects)
+
+
+def test_a_mounted_folder_outlives_the_pod_and_where_there_is_none_the_pod_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ENV_CACHE, raising=False)
+    monkeypatch.setattr(cache, "CACHE_FOLDER", str(tmp_path / "mounted"))
+    assert node_cache(tmp_path / "scratch").folder == tmp_path / "scratch" / "data"
+    (tmp_path / "mounted").mkdir()
+    assert node_cache(tmp_path / "scratch").folder == tmp_path / "mounted"
+    monkeypatch.setenv(ENV_CACHE, str(tmp_path / "named"))
+    assert node_cache(tmp_path / "scratch").folder == tmp_path / "named"
