@@ -15,12 +15,14 @@ from kompress_jobs import ctc, data, reload
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.exporters import onnx
+from kompress_jobs.loading import bundle
 from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.preprocessing import parse
 from kompress_jobs.samples import transcripts
 from kompress_jobs.stages import fine_tune
 
 RunStage = Callable[..., StageOutput]
+PACKAGES = str(Path(__file__).parent / "packages")
 EXAMPLES = str(Path(__file__).parents[4] / "examples")
 DATASET = {"source": "builtin://phrases", "arguments": {"words": 4, "voices": 40, "phrases": 8}, "clipSeconds": 2.0}
 OWN = {"source": "python://phrases_model:net", "arguments": {"width": 48, "depth": 2}}
@@ -37,8 +39,8 @@ SHIP = {
 def cache(tmp_path_factory: pytest.TempPathFactory, users_image: None) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("KOMPRESS_FACTORIES", "phrases_model")
-        patch.setenv("PYTHONPATH", EXAMPLES)
+        patch.setenv("KOMPRESS_FACTORIES", "phrases_model, tiny_speech")
+        patch.setenv("PYTHONPATH", f"{EXAMPLES}:{PACKAGES}")
         patch.syspath_prepend(EXAMPLES)
         yield
 
@@ -93,12 +95,14 @@ def test_what_was_learned_is_taught_pruned_and_shipped(learned: StageOutput, run
     assert exact > 1 - 4 * ship.metrics["wer"] - 1e-9
 
 
-@pytest.mark.parametrize("mode", ["Dynamic", "Static"])
+@pytest.mark.parametrize("mode", ["Dynamic", "Static", "QAT"])
 def test_fewer_bits_hear_as_well(mode: str, learned: StageOutput, run_stage: RunStage) -> None:
-    spec = {"mode": mode} | ({"calibration": {"numSamples": 32}} if mode == "Static" else {})
+    spec: dict[str, Any] = {"mode": mode} | ({} if mode == "Dynamic" else {"calibration": {"numSamples": 32}})
+    if mode == "QAT":
+        spec["training"] = TRAINING | {"epochs": 1, "learningRate": 1e-3}
     found = run_stage({"quantize": spec}, inputs={"model": learned.folder}, told=learned, **SPEECH)
     assert found.metrics["wer"] <= learned.metrics["wer"] + 0.1
-    if mode == "Static":  # Dynamic rounds linear layers, which are few here
+    if mode != "Dynamic":  # Dynamic rounds linear layers, which are few here
         assert found.metrics["modelSizeBytes"] < learned.metrics["modelSizeBytes"]
 
 
@@ -117,6 +121,20 @@ def test_a_soup_is_chosen_by_its_words(learned: StageOutput, run_stage: RunStage
     found = run_stage({"fuse": soup}, inputs={"model0": learned.folder, "model1": learned.folder}, **SPEECH)
     assert found.metrics["wer"] == pytest.approx(learned.metrics["wer"], abs=0.1), "of twins, with batch norms seen anew"
     assert found.details["fuse"]["validation"] > 0.6
+
+
+def test_adapters_learn_to_hear_and_are_merged(run_stage: RunStage) -> None:
+    speech = SPEECH | {"model": {"source": "python://tiny_speech:mixed"}}
+    whole = run_stage({"fineTune": {"epochs": 8, **TRAINING}}, scratch="whole", **speech)
+    spec = {"strategy": "LoRA", "epochs": 1, **TRAINING, "lora": {"rank": 4, "targetModules": ["*inner*"]}}
+    adapted = run_stage({"fineTune": spec}, inputs={"model": whole.folder}, scratch="adapted", told=whole, **speech)
+    assert whole.folder is not None
+    assert adapted.folder is not None
+    before, after = (bundle.read(folder).model.state_dict() for folder in (whole.folder, adapted.folder))
+    update = after["classifier.0.inner.0.weight"] - before["classifier.0.inner.0.weight"]
+    assert int(torch.linalg.matrix_rank(update, atol=1e-5)) in range(1, 5)
+    assert torch.equal(after["stem.weight"], before["stem.weight"])
+    assert adapted.metrics["wer"] < 0.4
 
 
 def test_early_stopping_keeps_the_best_words(run_stage: RunStage) -> None:
