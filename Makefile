@@ -11,7 +11,7 @@ UV := VIRTUAL_ENV=$(abspath $(VENV)) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock crds run test lint test-unit test-gpu test-cluster test-e2e test-docs perf perf-engine
+.PHONY: help setup lock crds run test lint test-unit test-gpu test-cluster test-e2e test-docs perf perf-engine perf-gpu
 
 help: ## what each target does
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -70,6 +70,9 @@ perf: testcluster-unclaimed testcluster ## speed and memory as ratios to peers, 
 perf-engine: setup ## methods beside the best tool for each, from PyPI into build/perf/peers; hours. PARTS="stalls speed" measures some
 	$(TESTCLUSTER) install-packages espeak-ng
 	PYTHONPATH=tests $(BIN)/python -m perf $(if $(PARTS),$(PARTS:%=engine.%),engine)
+
+perf-gpu: setup ## training and serving on this machine's GPU, beside the same by hand, into build/perf
+	PYTHONPATH=tests $(BIN)/python -m perf gpu
 
 include tests/testcluster/testcluster.mk
 -include examples/demo/demo.mk

@@ -282,8 +282,9 @@ def measures(demo: Demo) -> None:
 
 
 def measures_parts(demo: Demo) -> None:
-    """It takes hours: what it would run is looked at. The parts are those of the suite, see tests/unit/perf/test_peers.py."""
-    for command, wanted in {"make perf-engine": "engine", 'make perf-engine PARTS="stalls speed"': "engine.stalls engine.speed"}.items():
+    """It takes hours, or a GPU: what it would run is looked at. The parts are those of the suite, see tests/unit/perf/test_peers.py."""
+    suites = {"make perf-engine": "engine", 'make perf-engine PARTS="stalls speed"': "engine.stalls engine.speed", "make perf-gpu": "gpu"}
+    for command, wanted in suites.items():
         said = demo.desk.must_run(command.replace("make", "make --dry-run", 1))
         assert any(line.endswith(f"-m perf {wanted}") for line in said.splitlines()), said
 
@@ -295,6 +296,7 @@ HOW: dict[str, Callable[[Demo], None]] = {
     "make perf": measures,
     "make perf-engine": measures_parts,
     'make perf-engine PARTS="stalls speed"': measures_parts,
+    "make perf-gpu": measures_parts,
     "make demo-down": is_taken_down_in_the_end,
 }
 

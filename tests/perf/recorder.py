@@ -30,7 +30,7 @@ class Goal:
     def reached(self, low: float, high: float) -> bool:
         """Whether the whole interval is on the right side, but for the margin where the goal is 1.0."""
         margin = NON_INFERIORITY if self.ratio == 1.0 and self.unit == "x" else 0.0
-        return low >= self.ratio * (1 - margin) if self.direction == "at_least" else high <= self.ratio * (1 + margin)
+        return bool(low >= self.ratio * (1 - margin) if self.direction == "at_least" else high <= self.ratio * (1 + margin))
 
     def __str__(self) -> str:
         return f"{'>=' if self.direction == 'at_least' else '<='} {self.ratio:g} {self.unit}"
@@ -99,7 +99,7 @@ class Level(Result):
         """95 % interval of the mean (Student's t)."""
         found = [ours for ours, _ in self.samples]
         half = stats.t.ppf(0.975, len(found) - 1) * statistics.stdev(found) / math.sqrt(len(found))
-        return statistics.fmean(found) - half, statistics.fmean(found) + half
+        return float(statistics.fmean(found) - half), float(statistics.fmean(found) + half)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,14 +9,14 @@ from perf.recorder import Goal, Told, difference
 LOST = Goal(1.0, "at_most", "points lost")
 
 
-def gains(whose: str, metrics: dict[str, float], details: dict[str, Any], *, faster: float) -> Iterator[Told]:
+def gains(what: str, metrics: dict[str, float], details: dict[str, Any], *, faster: float) -> Iterator[Told]:
     """Latency at each batch size, and accuracy; from the manifest of an export."""
     for found in details["speedups"]:
         first = found is details["speedups"][0]
         figure = "latencyP50Ms" if first else figure_name("latencyP50Ms", found["format"], found["target"], found["batchSize"])
         interval, goal = (found["low"], found["high"]), Goal(faster, "at_least")
         yield Told(
-            what=f"latency of {whose}'s final ONNX model, batch {found['batchSize']}",
+            what=f"latency of {what}, batch {found['batchSize']}",
             unit="ms",
             value=metrics[figure],
             peer="the fine-tuned one (higher is faster)",
@@ -30,7 +30,7 @@ def gains(whose: str, metrics: dict[str, float], details: dict[str, Any], *, fas
     lost = 100 * (before - accuracy)
     low, high = difference(before, accuracy, samples)
     yield Told(
-        what=f"accuracy of {whose}'s final ONNX model, {samples} test samples",
+        what=f"accuracy of {what}, {samples} test samples",
         unit="right",
         value=accuracy,
         peer="the fine-tuned one; by point estimate, as goals are",

@@ -30,7 +30,7 @@ def results(names: tuple[str, ...] = tuple(name for name, _, _ in FINALS), itera
             spec = YAML(typ="safe", pure=True).load(MANIFESTS / f"{name}.yaml")["spec"]
             made = jobs.run(f"final-{name}", spec)
             done.append((title, spec, made))
-            yield from gains(title, made["ship"].metrics, made["ship"].details, faster=faster)
+            yield from gains(f"{title}'s final ONNX model", made["ship"].metrics, made["ship"].details, faster=faster)
     for title, spec, made in done:
         yield from beside_olive(title, spec, made, iterations)
 

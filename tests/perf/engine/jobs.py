@@ -40,7 +40,7 @@ def run(name: str, spec: dict[str, Any]) -> dict[str, Made]:
     file.write_text(json.dumps(manifest, indent=1))
     command = [Path(sys.executable).with_name("kompress"), "run", file, "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # kompress shares the cores out
-    environment |= hub() | {"KOMPRESS_HOME": str(home)}
+    environment |= hub() | {"KOMPRESS_HOME": str(home / name)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, GOAL_MISSED):
         raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-4000:]}")

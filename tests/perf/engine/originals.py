@@ -8,7 +8,7 @@ from perf.engine import jobs
 from perf.engine.jobs import Made
 
 EXPORT = {"formats": [{"type": "ONNX"}], "targets": [{"device": "CPU", "threads": 1, "batchSizes": [1]}]}
-INT8 = EXPORT | {"verify": {"minAgreement": 0.8}}
+INT8 = EXPORT | {"formats": [{"type": "ONNX"}, {"type": "OpenVINO"}], "verify": {"minAgreement": 0.8}}
 """Of quantized graphs accuracy decides: how often a few scores that lie close together change places is no matter here."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from device import DEVICE
 from original import Original, answer, given
 from torch.utils.data import RandomSampler, TensorDataset
 from torchdistill.core.distillation import get_distillation_box
@@ -28,9 +29,9 @@ def distill(original: Original) -> dict[str, Any]:
         Path(tempfile.mkdtemp()),
         field="student",
         head="Keep",
-    ).model
+    ).model.to(DEVICE)
     samples, _ = original.data.train.read(torch.arange(len(original.data.train)))
-    (inputs,) = original.description.preprocessing(samples)
+    inputs = original.description.preprocessing(samples)[0].to(DEVICE)
     steps = original.order(asked["epochs"]).steps
     whole = {"module_path": ".", "module_io": "output"}
     kd = {f"{who}_{key}": value for who in ("student", "teacher") for key, value in whole.items()}
@@ -58,8 +59,8 @@ def distill(original: Original) -> dict[str, Any]:
             "kwargs": {"sub_terms": {"kd": {"criterion": {"key": "KDLoss", "kwargs": kd}, "weight": 1.0}}},
         },
     }
-    data = {"train": TensorDataset(inputs, original.data.train.labels)}
-    box = get_distillation_box(original.model, student, data, config, torch.device("cpu"), None, False, 1)
+    data = {"train": TensorDataset(inputs, original.data.train.labels.to(DEVICE))}
+    box = get_distillation_box(original.model, student, data, config, DEVICE, None, False, 1)
     start, seen = time.perf_counter(), 0
     for epoch in range(asked["epochs"]):
         box.pre_epoch_process(epoch=epoch)

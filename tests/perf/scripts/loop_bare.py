@@ -43,17 +43,17 @@ class Saver:
 
     def __init__(self, folder: Path, every: float) -> None:
         self.folder, self.every, self.since = folder, every, time.monotonic()
-        self.group = dist.new_group(backend="gloo")
+        self.voting, self.saving = (dist.new_group(backend="gloo") for _ in range(2))  # a save that is under way talks at the same time
         self.written: Future[object] | None = None
 
     def boundary(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         due = torch.tensor([int(time.monotonic() - self.since >= self.every)])
-        dist.broadcast(due, 0, group=self.group)
+        dist.broadcast(due, 0, group=self.voting)
         if due.item():
             self.finish()
             weights, learnt = get_state_dict(model, optimizer)
             state = {"model": weights, "optimizer": learnt}
-            self.written = dcp.async_save(state, checkpoint_id=str(self.folder / f"step-{step}"), process_group=self.group)
+            self.written = dcp.async_save(state, checkpoint_id=str(self.folder / f"step-{step}"), process_group=self.saving)
             self.since = time.monotonic()
 
     def finish(self) -> None:

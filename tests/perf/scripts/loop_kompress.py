@@ -1,7 +1,7 @@
 """kompress's training loop, as a stage runs it: samples a second, what it waits for, what memory it takes.
 
-torchrun --nproc-per-node=2 loop_kompress.py FOLDER EPOCHS [JSON]: {model, dataset, task, settings} where it is not ResNet-18 on digits, and
-`onDisk` for a data set that is read while it trains, as one larger than memory is.
+[torchrun --nproc-per-node=2] loop_kompress.py FOLDER EPOCHS [JSON]: {model, dataset, task, settings} where it is not ResNet-18 on digits,
+and `onDisk` for a data set that is read while it trains, as one larger than memory is.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from device import wait
 from stage import context_of, stage_input
 from watch import Memory, Stopwatch
 
@@ -58,10 +59,13 @@ def main() -> None:
     for count in (1, epochs):  # the first is the warm-up
         plan = dataclasses.replace(bench.plan(found, spec, count), validate=lambda _: {})
         state = build_state(found.model, spec)
-        dist.barrier()
+        if dist.is_initialized():
+            dist.barrier()
+        wait()
         reading.seconds = saving.seconds = 0.0
         start = time.perf_counter()
         bench.train(plan, state)
+        wait()
         seconds = time.perf_counter() - start
     if context.rank == 0:
         print(f"samples/s {plan.order.steps * plan.order.batch / seconds}")
@@ -69,7 +73,8 @@ def main() -> None:
         print(f"reading {reading.seconds}")
         print(f"saving {saving.seconds}")
         print(f"memory {memory.above()}")
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 main()

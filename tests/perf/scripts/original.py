@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from device import DEVICE
 from torch import nn
 
 from kompress_api.places import Dataset
@@ -23,7 +24,7 @@ from kompress_jobs.data import Data, Split
 from kompress_jobs.loading import bundle
 from kompress_jobs.loading.bundle import Description
 from kompress_jobs.measure import size
-from kompress_jobs.samples import Inputs
+from kompress_jobs.samples import Inputs, move, place
 from kompress_jobs.training.batches import Batch, batches
 from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.order import Order, learning_rate
@@ -45,6 +46,10 @@ class Original:
         found: Inputs = self.description.preprocessing(batch.samples)
         return found
 
+    def example(self, count: int) -> Inputs:
+        """Inputs for tracing."""
+        return place(self.description.preprocessing.sample(count), DEVICE)
+
     def scores(self, model: nn.Module, inputs: Inputs) -> torch.Tensor:
         """(batch, classes)."""
         found: torch.Tensor = self.task.logits(model(*inputs))
@@ -52,9 +57,7 @@ class Original:
 
     def batches(self, epochs: int) -> Iterator[Batch]:
         """The training batches of as many epochs, in the order in which kompress has them."""
-        for (batch,) in batches(
-            self.data.train, self.order(epochs), Gang(0, 1, torch.device("cpu")), self.task, self.settings.augmentation, 1, 0
-        ):
+        for (batch,) in batches(self.data.train, self.order(epochs), Gang(0, 1, DEVICE), self.task, self.settings.augmentation, 1, 0):
             yield batch
 
     def order(self, epochs: int) -> Order:
@@ -74,7 +77,7 @@ class Original:
         for step, batch in enumerate(self.batches(epochs)):
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * learning_rate(settings.schedule, step, steps, settings.warmup_fraction)
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "BF16"):
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=settings.precision == "BF16"):
                 loss = self.task.loss(model(*self.inputs(batch)), batch.targets)
             loss.backward()
             optimizer.step()
@@ -87,13 +90,13 @@ class Original:
         model.eval()
         for rows in torch.arange(len(split)).split(256):
             samples, found = split.read(rows)
-            scores = self.scores(model, self.description.preprocessing(samples))
-            right += int((scores.argmax(1) == split.labels[rows[found]]).sum())
+            scores = self.scores(model, self.description.preprocessing(move(samples, DEVICE)))
+            right += int((scores.argmax(1).cpu() == split.labels[rows[found]]).sum())
         return right / len(split)
 
     def macs(self, model: nn.Module) -> int:
         """Multiply-accumulates of one sample."""
-        return size.macs(model, self.description.preprocessing.sample(1))
+        return size.macs(model, self.example(1))
 
     def halved(self, model: nn.Module) -> bool:
         """Whether half of the original's multiply-accumulates are gone."""
@@ -107,7 +110,7 @@ def given() -> Original:
     found = bundle.read(Path(asked["bundle"]))
     known = data.load(Dataset.model_validate(asked["dataset"]), Path(tempfile.mkdtemp()))
     task = registry.load("tasks", asked["task"], field="")
-    return Original(asked, found.model, found.description, known, task, FineTune.model_validate(asked["settings"]))
+    return Original(asked, found.model.to(DEVICE), found.description, known, task, FineTune.model_validate(asked["settings"]))
 
 
 def answer(work: Callable[[], dict[str, Any]], refusal: type[Exception] | None = None) -> None:

@@ -22,7 +22,7 @@ def prune(original: Original) -> dict[str, Any]:
         original.model,
         mode="fastnas",
         constraints={"flops": "50%"},
-        dummy_input=original.description.preprocessing.sample(1),
+        dummy_input=original.example(1),
         config={
             "data_loader": loader,
             "collect_func": lambda inputs: inputs,

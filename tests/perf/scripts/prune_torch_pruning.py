@@ -20,7 +20,7 @@ def prune(original: Original) -> dict[str, Any]:
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     pruner = torch_pruning.pruner.BasePruner(
         model,
-        original.description.preprocessing.sample(2),
+        original.example(2),
         importance=torch_pruning.importance.TaylorImportance(),
         global_pruning=not heads,  # of transformers its examples prune every layer alike
         pruning_ratio=0.9,

@@ -1,6 +1,7 @@
 """Lowered models side by side: accuracy of each on the test split, latency at batch 1 and one thread, interleaved.
 
-python race.py JSON: what a peer's script is given, and `files` by name (.onnx in ONNX Runtime, .xml in OpenVINO), `iterations`
+python race.py JSON: what a peer's script is given, and `files` by name (.onnx in ONNX Runtime, .xml in OpenVINO), `iterations`. Files of
+kompress are called `ours...`; each other one runs against that of its own engine, else against `ours`.
 """
 
 import time
@@ -14,6 +15,7 @@ from kompress_jobs.exporters import onnx as onnx_runtime
 from kompress_jobs.measure import latency
 
 WARMUP = 20
+OURS = "ours"
 
 
 def engine(path: Path) -> Any:
@@ -41,14 +43,16 @@ def race(original: Original) -> dict[str, Any]:
     runs = {name: (lambda run=run: run(one)) for name, run in engines.items()}
     start = time.perf_counter()
     taken = latency.interleaved(runs, warmup=WARMUP, iterations=original.asked["iterations"])
-    first, *others = engines
+    own = {Path(file).suffix: name for name, file in original.asked["files"].items() if name.startswith(OURS)}
+    rivals = {name: own.get(Path(file).suffix, OURS) for name, file in original.asked["files"].items() if not name.startswith(OURS)}
     return {
         "samples": len(test),
         "seconds": time.perf_counter() - start,
         "accuracy": {name: count / len(test) for name, count in right.items()},
         "latencyMs": {name: latency.summarize(seconds, 1)["latencyP50Ms"] for name, seconds in taken.items()},
         "bytes": {name: size(Path(file)) for name, file in original.asked["files"].items()},
-        "slower": {name: latency.speedup(taken[name], taken[first]) for name in others},
+        "rivals": rivals,
+        "slower": {name: latency.speedup(taken[name], taken[mine]) for name, mine in rivals.items()},
     }
 
 

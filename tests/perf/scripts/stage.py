@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from device import DEVICE
 
 from kompress_api.contract import JobIdentity, StageInput
 from kompress_api.job import Evaluation
@@ -37,7 +38,7 @@ def stage_input(folder: Path, stage: dict[str, Any], role: str, *, model: Any, d
 
 
 def context_of(stage: StageInput, folder: Path) -> StageContext:
-    """Joins the gang of torchrun where there is one."""
+    """Joins the gang of torchrun where there is one, on the CPU."""
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world_size > 1:
         dist.init_process_group("gloo")
@@ -46,7 +47,7 @@ def context_of(stage: StageInput, folder: Path) -> StageContext:
         rank=rank,
         world_size=world_size,
         local_rank=rank,
-        device=torch.device("cpu"),
+        device=DEVICE if world_size == 1 else torch.device("cpu"),
         scratch=folder,
         events=Events(folder, rank=rank),
         stop=StopSignal(),
