@@ -125,8 +125,8 @@ def test_a_soup_is_chosen_by_its_words(learned: StageOutput, run_stage: RunStage
 
 def test_adapters_learn_to_hear_and_are_merged(run_stage: RunStage) -> None:
     speech = SPEECH | {"model": {"source": "python://tiny_speech:mixed"}}
-    whole = run_stage({"fineTune": {"epochs": 8, **TRAINING}}, scratch="whole", **speech)
-    spec = {"strategy": "LoRA", "epochs": 1, **TRAINING, "lora": {"rank": 4, "targetModules": ["*inner*"]}}
+    whole = run_stage({"fineTune": {"epochs": 10, **TRAINING}}, scratch="whole", **speech)
+    spec = {"strategy": "LoRA", "epochs": 1, **TRAINING, "learningRate": 1e-3, "lora": {"rank": 4, "targetModules": ["*inner*"]}}
     adapted = run_stage({"fineTune": spec}, inputs={"model": whole.folder}, scratch="adapted", told=whole, **speech)
     assert whole.folder is not None
     assert adapted.folder is not None
@@ -134,7 +134,7 @@ def test_adapters_learn_to_hear_and_are_merged(run_stage: RunStage) -> None:
     update = after["classifier.0.inner.0.weight"] - before["classifier.0.inner.0.weight"]
     assert int(torch.linalg.matrix_rank(update, atol=1e-5)) in range(1, 5)
     assert torch.equal(after["stem.weight"], before["stem.weight"])
-    assert adapted.metrics["wer"] < 0.4
+    assert adapted.metrics["wer"] < 0.4, whole.metrics["wer"]
 
 
 def test_early_stopping_keeps_the_best_words(run_stage: RunStage) -> None:

@@ -11,6 +11,7 @@ class Mixed(Frames):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, width=48, depth=2, stride=2)
         mixer = nn.Sequential(nn.Linear(48, 96), nn.GELU(), nn.Linear(96, 48))
+        nn.init.zeros_(mixer[2].weight)
         self.classifier = nn.Sequential(Beside(mixer), self.classifier)
 
 
