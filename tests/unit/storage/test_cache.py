@@ -4,6 +4,7 @@ old samples, or be evicted."""
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,22 +60,20 @@ def test_the_same_key_of_two_servers_are_two_copies(store: FileStore, copies: Ca
 
 def test_a_full_disk_loses_what_was_not_used_for_longest(store: FileStore, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = list(store.list())
-    old, used, _ = paths = copies.bring(store, objects, origin="")
+    used, old, young = copies.bring(store, objects, origin="")
     coming = copies.folder / cache.INCOMING / "other" / "d.png"
     coming.parent.mkdir()
     coming.write_bytes(b"half")
-    for age, path in enumerate(reversed(paths)):
-        os.utime(path, (age, age))
-    copies.bring(store, objects[1:2], origin="")  # used now
+    for age, path in enumerate((young, old, coming, used), 1):
+        os.utime(path, (time.time() - 3600 * age,) * 2)
+    copies.bring(store, objects[:1], origin="")  # used now
     left = SimpleNamespace(total=10_000, free=10_000 * cache.KEPT_FREE + 100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: left)
     copies.make_room(400)
-    assert used.exists()
-    assert sum(path.exists() for path in paths) == 2
-    assert old.exists(), "it was given a later time than the last one"
+    assert [path.exists() for path in (used, old, young)] == [True, False, True]
     assert coming.exists(), "another process is bringing it"
-    with copies.open(store, objects[2], origin="") as file:
-        assert file.read() == store.read(objects[2].key)
+    with copies.open(store, objects[1], origin="") as file:
+        assert file.read() == store.read(objects[1].key)
 
 
 def test_those_who_want_the_same_bring_it_once(store: FileStore, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
