@@ -2,7 +2,8 @@
 
 Activations are unsigned and weights signed bytes, one scale a channel: with both signed the same graph is slower than float
 (0.6 x against 4 x the speed on ResNet-18), and graphs of PT2E's quantizers are too (0.35 x). A sixteenth of the weights' range is
-left unused where the processor has no VNNI instructions, whose sums would overflow (`reduce_range`).
+left unused where the processor has no VNNI instructions, whose sums would overflow (`reduce_range`). In modes Dynamic and WeightOnly
+embeddings, which are most of a small language model's bytes, are kept as signed bytes with a scale a row; what is looked up becomes float.
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -27,6 +28,8 @@ SCHEMES: dict[QuantizeMode, tuple[Scheme, ...]] = {
 }
 """What its CPU kernels do."""
 LINEAR = ("MatMul", "Gemm")
+LEAST_COLUMNS = 32
+"""Of an embedding that is worth a scale a row."""
 BLOCK = 32
 """Weights that share a scale in weight-only graphs; the smallest that the kernel takes is 16."""
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -77,7 +80,9 @@ def apply(source: Path, target: Path, recipe: Recipe) -> None:
         else:
             cache.write_text(json.dumps(recipe["ranges"]), encoding="utf-8")
             _static(prepared, target, recipe, cache, None)
-    written = onnx.load(str(target))
+        written = onnx.load(str(target))
+        if mode in (QuantizeMode.DYNAMIC, QuantizeMode.WEIGHT_ONLY):
+            _round_embeddings(written.graph, set(ignored(prepared, recipe["ignore"])))
     onnx.helper.set_model_props(written, metadata)
     onnx.save(written, str(target))
 
@@ -152,6 +157,51 @@ def _weight_only(source: Path, target: Path, recipe: Recipe) -> None:
     )
     graph.process()
     graph.model.save_model_to_file(str(target), False)
+
+
+def _round_embeddings(graph: Any, left_alone: set[str]) -> None:
+    """Tables of floats that rows are looked up in become signed bytes with a scale a row (symmetric)."""
+    import numpy
+    from onnx import TensorProto, helper, numpy_helper
+
+    tables = {entry.name: entry for entry in graph.initializer if entry.data_type == TensorProto.FLOAT and len(entry.dims) == 2}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    rounded = {
+        name: table
+        for name, table in tables.items()
+        if table.dims[1] >= LEAST_COLUMNS
+        and name in readers  # else of a subgraph
+        and all(node.op_type == "Gather" and node.input[0] == name and not _axis(node) for node in readers[name])
+        and not left_alone.intersection(node.name for node in readers[name])
+    }
+    for name, table in rounded.items():
+        values = numpy_helper.to_array(table)
+        scale = numpy.maximum(numpy.abs(values).max(1, keepdims=True) / 127, numpy.finfo("float32").tiny).astype("float32")
+        graph.initializer.remove(table)
+        graph.initializer.append(numpy_helper.from_array(numpy.rint(values / scale).astype("int8"), f"{name}_bytes"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type == "Gather" and node.input[0] in rounded:
+            table, indices, found = node.input[0], node.input[1], node.output[0]
+            graph.node.extend(
+                [
+                    helper.make_node("Gather", [f"{table}_bytes", indices], [f"{found}_bytes"], f"{node.name}_bytes"),
+                    helper.make_node("Cast", [f"{found}_bytes"], [f"{found}_whole"], f"{node.name}_whole", to=TensorProto.FLOAT),
+                    helper.make_node("Gather", [f"{table}_scale", indices], [f"{found}_scale"], f"{node.name}_scale"),
+                    helper.make_node("Mul", [f"{found}_whole", f"{found}_scale"], [found], node.name),
+                ]
+            )
+        else:
+            graph.node.append(node)
+
+
+def _axis(node: Any) -> int:
+    return next((int(entry.i) for entry in node.attribute if entry.name == "axis"), 0)
 
 
 def _gemm_as_matmul(model: Any) -> Any:

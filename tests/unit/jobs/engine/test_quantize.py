@@ -178,3 +178,37 @@ def test_rounding_is_on_the_grid_and_lets_gradients_through() -> None:
     assert inputs(torch.tensor([-1.0, 254.0])).tolist() == [-1.0, 254.0], "255 steps of one"
     inputs.eval()
     assert inputs(torch.tensor([300.0, 0.4])).tolist() == [254.0, 0.0], "beyond the range it saturates"
+
+
+class Looked(nn.Module):
+    """Rows of a table, as words are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(300, 64)
+        self.first = nn.Linear(64, 64)
+        self.second = nn.Linear(64, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rows = (images.flatten(1) * 150 + 150).long().clamp(0, 299)
+        return self.second(torch.relu(self.first(self.table(rows).mean(1))))
+
+
+@pytest.mark.parametrize(("mode", "scheme"), [("Dynamic", "W8A8"), ("WeightOnly", "W8A16")])
+def test_an_embedding_is_kept_as_bytes_with_a_scale_a_row(mode: str, scheme: str, tmp_path: Path) -> None:
+    """Of a small language model it is most of the file: half of a model's size would be left where it was."""
+    torch.manual_seed(0)
+    model = Looked()
+    with torch.no_grad():
+        model.table.weight[7] *= 1000  # one loud row must not silence the others
+    source = lowered(model, tmp_path)
+    images = [numpy.random.default_rng(0).uniform(0, 1, size=(32, 1, 8, 8)).astype("float32")]
+    answers, tables = {}, {}
+    for ignore in ([], ["table"]):
+        target = tmp_path / f"quantized{len(ignore)}.onnx"
+        recipe = recipe_of(Quantize.model_validate({"mode": mode, "scheme": scheme, "ignore": ignore}), "onnx_runtime")
+        onnx_runtime.apply(source, target, recipe)
+        answers[bool(ignore)] = exporter.open_engine(target, 1)(images)
+        tables[bool(ignore)] = [entry.data_type for entry in onnx.load(str(target)).graph.initializer if list(entry.dims) == [300, 64]]
+    assert tables == {False: [onnx.TensorProto.INT8], True: [onnx.TensorProto.FLOAT]}
+    assert numpy.abs(answers[True] - answers[False]).max() < 0.05 * numpy.abs(answers[True]).max()
