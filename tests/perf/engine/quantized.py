@@ -28,7 +28,7 @@ def results(originals: tuple[Original, ...] = (RESNET, MINILM, WORDS), iteration
         given = original.given(made["adapt"], 0, original.training)
         graph = str(made["plain"].folder / "model.onnx")
         with tempfile.TemporaryDirectory() as folder:
-            files = {"ours": str(made["ship"].folder / "model.onnx"), "ours, OpenVINO": str(made["ship"].folder / "model.xml")}
+            files = {"ours": str(made["ship"].folder / "model.onnx"), "ours, OpenVINO": str(made["ship"].folder / "model1.xml")}
             for peer, script, environment, suffix in PEERS:
                 written = str(Path(folder) / f"{script}{suffix}")
                 found = answer(script, {**given, "graph": graph, "samples": SAMPLES, "written": written}, peer=environment)
