@@ -30,7 +30,7 @@ class Goal:
     def reached(self, low: float, high: float) -> bool:
         """Whether the whole interval is on the right side, but for the margin where the goal is 1.0."""
         margin = NON_INFERIORITY if self.ratio == 1.0 and self.unit == "x" else 0.0
-        return bool(low >= self.ratio * (1 - margin) if self.direction == "at_least" else high <= self.ratio * (1 + margin))
+        return low >= self.ratio * (1 - margin) if self.direction == "at_least" else high <= self.ratio * (1 + margin)
 
     def __str__(self) -> str:
         return f"{'>=' if self.direction == 'at_least' else '<='} {self.ratio:g} {self.unit}"

@@ -81,9 +81,10 @@ class Cache:
             return
         found = []
         for path in (path for path in self.folder.rglob("*") if path.suffix != LOCK):
-            status = stat_of(path)
-            if status is not None and stat.S_ISREG(status.st_mode) and not self.is_coming(path, status):
-                found.append((status.st_mtime_ns, status.st_size, path))
+            with contextlib.suppress(FileNotFoundError):  # others make room, too
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode) and not self.is_coming(path, status):
+                    found.append((status.st_mtime_ns, status.st_size, path))
         for _, size, path in sorted(found):
             if short <= 0:
                 return
@@ -96,12 +97,12 @@ class Cache:
 
     def open(self, store: Store, entry: ObjectInfo, *, origin: str) -> BinaryIO:
         """The content of one object; see `bring`."""
+        path = self.folder / name_of(f"{origin} {store.uri}", entry)
         while True:
-            (path,) = self.bring(store, [entry], origin=origin)
             try:
                 return path.open("rb")
-            except FileNotFoundError:
-                continue  # another process made room just then
+            except FileNotFoundError:  # never brought, or another process made room just then
+                self.bring(store, [entry], origin=origin)
 
 
 def node_cache(scratch: Path) -> Cache:
@@ -128,11 +129,3 @@ def used(path: Path) -> bool:
     except PermissionError:  # another user's: it can be read, and is as old as it is
         return True
     return True
-
-
-def stat_of(path: Path) -> os.stat_result | None:
-    """None where it is gone."""
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None

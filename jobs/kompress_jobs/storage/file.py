@@ -132,10 +132,10 @@ class FileStore:
             with self._boundary("read", below + relative):
                 target = safe_path(folder, relative)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with self._path(below + relative).open("rb") as source, target.open("wb") as copy:
-                    if known is not None and known.etag != _etag(os.fstat(source.fileno())):
-                        raise changed(f"{self.root / below}{relative}")
-                    shutil.copyfileobj(source, copy, CHUNK)
+                source = self._path(below + relative)
+                shutil.copyfile(source, target)
+                if known is not None and known.etag != _etag(source.stat()):
+                    raise changed(str(source))
 
     def _open(self, key: str) -> BinaryIO:
         try:

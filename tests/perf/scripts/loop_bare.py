@@ -11,26 +11,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from sklearn.datasets import load_digits
+from bare_digits import digits
 from torch.distributed.checkpoint.state_dict import get_state_dict
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.models import resnet18
 from watch import Memory, Stopwatch
 
-SAMPLES = 1293
-"""As many as kompress trains on."""
 BATCH = 64
-
-
-def digits() -> TensorDataset:
-    raw = load_digits()
-    images = torch.from_numpy(raw.images).float()[:SAMPLES, None] / 16
-    images = (interpolate(images, (32, 32), mode="bilinear", antialias=True) - 0.5).div(0.5).expand(-1, 3, -1, -1).contiguous()
-    return TensorDataset(images, torch.from_numpy(raw.target)[:SAMPLES])
 
 
 def folder_of_images(folder: Path, size: int) -> ImageFolder:
@@ -73,7 +64,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     memory = Memory()
     torch.manual_seed(0)
-    data: Dataset = folder_of_images(asked.images, asked.size) if asked.images else digits()
+    data: Dataset = folder_of_images(asked.images, asked.size) if asked.images else digits(32)
     sampler = DistributedSampler(data)
     workers = 1 if asked.images else 0
     size = BATCH // dist.get_world_size()

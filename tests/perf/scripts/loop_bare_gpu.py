@@ -7,21 +7,12 @@ import time
 
 import timm
 import torch
+from bare_digits import digits
 from device import DEVICE, wait
-from sklearn.datasets import load_digits
-from torch.nn.functional import cross_entropy, interpolate
-from torch.utils.data import DataLoader, TensorDataset
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
 WORKERS = 4
-SAMPLES = 1293
-"""As many as kompress trains on."""
-
-
-def digits(side: int) -> TensorDataset:
-    raw = load_digits()
-    images = torch.from_numpy(raw.images).float()[:SAMPLES, None] / 16
-    images = (interpolate(images, (side, side), mode="bilinear", antialias=True) - 0.5).div(0.5).expand(-1, 3, -1, -1).contiguous()
-    return TensorDataset(images, torch.from_numpy(raw.target)[:SAMPLES])
 
 
 def main() -> None:
