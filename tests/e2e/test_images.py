@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 import installation
+from cluster.operating import Job, eventually
 from kompress_api.contract import CACHE_FOLDER
 from perf.engine.images import write_digits
 from testcluster import images
@@ -64,21 +65,18 @@ def test_job_runs_from_the_jobs_image_and_copies_its_data_to_the_node_once(opera
     for path in files:
         operator.s3.client().upload_file(str(path), installation.BUCKET, f"{team}-data/{path.relative_to(images_of_digits)}")
     data = {"source": f"s3://{installation.BUCKET}/{team}-data", "format": "imagefolder"}
-    job = {
-        "apiVersion": "kompress.io/v1alpha1",
-        "kind": "CompressionJob",
-        "metadata": {"name": "imaged"},
-        "spec": {
-            "runtimeRef": {"name": team},
-            "task": "image-classification",
-            "model": {"source": "timm://test_resnet"},
-            "dataset": data | {name: runtime["spec"]["output"][name] for name in ("endpoint", "region", "credentialsSecret")},
-            "output": {"uri": f"s3://{installation.BUCKET}/{team}"},  # nothing to reuse: the stage must run
-            "stages": [{"name": "adapt", "fineTune": {"epochs": 10, "batchSize": 16, "learningRate": 3e-3}}],
-        },
-    }
-    operator.kubectl("apply", f"--namespace={team}", "--filename=-", stdin=json.dumps(job))
-    operator.kubectl("wait", "compressionjob/imaged", f"--namespace={team}", "--for=condition=Complete", "--timeout=600s")
+    job = Job(operator, team, "imaged")
+    job.create(
+        runtimeRef={"name": team},
+        model={"source": "timm://test_resnet"},
+        dataset=data | {name: runtime["spec"]["output"][name] for name in ("endpoint", "region", "credentialsSecret")},
+        output={"uri": f"s3://{installation.BUCKET}/{team}"},  # nothing to reuse: the stage must run
+        tracking=None,
+        runtime=None,
+        stages=[{"name": "adapt", "fineTune": {"epochs": 10, "batchSize": 16, "learningRate": 3e-3}}],
+    )
+    eventually("the job has ended", lambda: job.phase in ("Complete", "Failed"), 600)
+    assert job.phase == "Complete", json.dumps(job.status, indent=1)
 
     pods = json.loads(operator.kubectl("get", "pods", f"--namespace={team}", "--output=json"))["items"]
     assert {pod["metadata"]["labels"]["kompress.io/stage"] for pod in pods} == {"preflight", "adapt", "report"}

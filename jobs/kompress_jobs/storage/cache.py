@@ -24,6 +24,8 @@ from kompress_jobs.storage.store import Store
 
 KEPT_FREE = 0.11
 """Share of the disk that copies leave free: at a tenth the kubelet begins to evict pods."""
+ALWAYS = 0.01
+"""Share of the disk that copies may take however full it is: without it a set of any size would be copied anew in every epoch."""
 ABANDONED_SECONDS = 86_400.0
 """Age from which on what lies half brought belongs to nobody."""
 INCOMING = "incoming"
@@ -85,6 +87,7 @@ class Cache:
                 status = path.stat()
                 if stat.S_ISREG(status.st_mode) and not self.is_coming(path, status):
                     found.append((status.st_mtime_ns, status.st_size, path))
+        short = min(short, needed + sum(size for _, size, _ in found) - int(disk.total * ALWAYS))
         for _, size, path in sorted(found):
             if short <= 0:
                 return

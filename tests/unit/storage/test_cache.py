@@ -76,6 +76,18 @@ def test_a_full_disk_loses_what_was_not_used_for_longest(store: FileStore, copie
         assert file.read() == store.read(objects[1].key)
 
 
+def test_what_is_small_stays_on_a_full_disk(store: FileStore, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each batch would throw out the one before, and an epoch would wait for the network as long as the first did."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=2000 / cache.ALWAYS, free=0))
+    objects = list(store.list())
+    paths = [copies.bring(store, [entry], origin="")[0] for entry in objects]  # 500 bytes each
+    assert all(path.exists() for path in paths)
+    for age, path in enumerate(paths):
+        os.utime(path, (time.time() - 3600 + age,) * 2)
+    copies.make_room(700)
+    assert [path.exists() for path in paths] == [False, True, True]
+
+
 def test_those_who_want_the_same_bring_it_once(store: FileStore, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the processes of a pod do that all keep a small set in memory."""
     brought: list[str] = []
