@@ -1,5 +1,6 @@
-"""A lowered model in its engine: its figures on the test split, and real inputs for timing."""
+"""A lowered model in its engine: its figures on the test split, and real inputs for timing and calibration."""
 
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,7 @@ from kompress_jobs.samples import Inputs
 from kompress_jobs.training.evaluate import with_predictions
 
 BATCH = 128
+CALIBRATION_BATCH = 32
 
 
 def score(bench: Bench, engine: Engine, found: Loaded, step: int | None, split: Any = None) -> Measured:
@@ -42,6 +44,15 @@ def real_inputs(bench: Bench, found: Loaded, batch_size: int) -> list[Array]:
     """The first validation samples, repeated where there are fewer than a batch."""
     samples, _ = bench.data.validation.read(torch.arange(min(batch_size, len(bench.data.validation))))
     return arrays(filled(found.description.preprocessing(samples), batch_size))
+
+
+def calibration(bench: Bench, found: Loaded, samples: int, step: int | None = None) -> Iterator[list[Array]]:
+    """The first `samples` of train in an order that mixes the classes, prepared; `step` is the only batch size that the graph takes."""
+    order = torch.randperm(len(bench.data.train), generator=torch.Generator().manual_seed(bench.input.seed))[:samples]
+    for chunk in order.split(step or CALIBRATION_BATCH):
+        read, seen = bench.data.train.read(chunk)
+        if len(seen):
+            yield arrays(filled(found.description.preprocessing(read), step or len(seen)))
 
 
 def filled(inputs: Inputs, batch_size: int) -> Inputs:

@@ -1,10 +1,12 @@
-"""How an engine's graph gets fewer bits, by that engine's own quantizer. An exporter names its quantizer (`QUANTIZER`), a module with
+"""How an engine's graph gets fewer bits, by that engine's own quantizer. An exporter names the quantizer whose recipes it takes
+(`QUANTIZER`), a module with
 
 - `refuse(spec, field)`, which raises MethodRefused for what the engine has no kernel for,
 - `calibrate(source, recipe, batches) -> Recipe`, which fills in what must be seen of the data (`batches` are lists of arrays),
 - `apply(source, target, recipe)`, which writes the quantized graph of the float graph at `source`.
 
-A recipe is JSON and lies in the bundle: the same float graph and the same recipe give the same quantized graph anywhere.
+A recipe is JSON and lies in the bundle: the same float graph and the same recipe give the same quantized graph anywhere. An engine whose
+quantizer keeps no ranges looks at the data again when it lowers: it asks for the recipe's samples by `CALIBRATED`, see `exporters`.
 """
 
 from typing import Any
@@ -23,5 +25,6 @@ def recipe_of(spec: Quantize, quantizer: str) -> Recipe:
         "perChannel": spec.per_channel,
         "ignore": list(spec.ignore),
         "calibration": spec.calibration.method,
+        "samples": spec.calibration.num_samples,
         "ranges": None,
     }

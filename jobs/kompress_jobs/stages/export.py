@@ -20,7 +20,7 @@ from kompress_jobs.exporters import Engine, open_on
 from kompress_jobs.loading import assemble, bundle
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.measure import latency, parity, predictions
-from kompress_jobs.measure.on_engine import BATCH, arrays, filled, real_inputs, score
+from kompress_jobs.measure.on_engine import BATCH, arrays, calibration, filled, real_inputs, score
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.modules import capture
@@ -83,7 +83,7 @@ def export(
             folders[role].mkdir(parents=True, exist_ok=True)
             path = folders[role] / f"{stem}{exporter.SUFFIX}"
             asked = form if role == "model" else for_baseline(form)
-            lower(exporter, found, path, asked, spec)
+            lower(bench, exporter, found, path, asked, spec)
             lowered[role] = Lowered(path, {"modelSizeBytes": bytes_of(path)})
             describe(bench, folders[role], found, spec, exporters, measured[role])
             prove(bench, lowered[role], found, spec, asked, details if role == "model" else None)
@@ -177,12 +177,14 @@ def for_baseline(form: Format) -> Format:
     return form.model_copy(update={"precision": "FP32"}) if form.precision == "FP16" else form
 
 
-def lower(exporter: ModuleType, found: Loaded, path: Path, form: Format, spec: Export) -> None:
+def lower(bench: Bench, exporter: ModuleType, found: Loaded, path: Path, form: Format, spec: Export) -> None:
     """Write one file; a fixed batch axis takes the first target's first batch size."""
     model = found.model.cpu().eval()
     preprocessing, recipe = found.description.preprocessing, recipe_of(form, found)
     metadata = {"labels": found.description.labels, "preprocessing": preprocessing.dump()}
-    options = {"recipe": recipe, "opset": form.opset}
+    sampled = recipe is not None and recipe["mode"] in getattr(exporter, "CALIBRATED", ())
+    batches = calibration(bench, found, recipe["samples"], step_of(form, spec)) if recipe is not None and sampled else None
+    options = {"recipe": recipe, "opset": form.opset, "batches": batches}
     exporter.lower(
         halved(model) if form.precision == "FP16" else model,
         preprocessing,

@@ -2,11 +2,9 @@
 alone, the activations' ranges); `export` lowers by that recipe. The stage's figures are those of the quantized graph in its engine."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from kompress_api.errors import Interrupted, MethodRefused
 from kompress_api.stages.export import Device, Target
@@ -19,8 +17,7 @@ from kompress_jobs.exporters import onnx as exporter
 from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded, redescribed
 from kompress_jobs.measure import latency
-from kompress_jobs.measure.on_engine import arrays, real_inputs, score
-from kompress_jobs.measure.parity import Array
+from kompress_jobs.measure.on_engine import calibration, real_inputs, score
 from kompress_jobs.modules import capture, qat
 from kompress_jobs.modules.structure import is_within
 from kompress_jobs.planning.rehearsal import Room
@@ -29,7 +26,6 @@ from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse_rounded
 from kompress_jobs.training.state import build_state
 
-CALIBRATION_BATCH = 32
 LEAST_SAMPLES = 16
 """Fewer samples say too little about the ranges of activations."""
 ITERATIONS, WARMUP = 100, 10
@@ -73,7 +69,7 @@ def quantize(bench: Bench, spec: Quantize, found: Loaded) -> tuple[Recipe, Measu
     bench.context.events.progress(0, 3, "lowering")
     exporter.lower(found.model.cpu().eval(), found.description.preprocessing, plain, batch=None, metadata={})
     bench.context.events.progress(1, 3, "calibration")
-    recipe = quantizer.calibrate(plain, recipe_of(spec, exporter.QUANTIZER), batches(bench, found, spec.calibration.num_samples))
+    recipe = quantizer.calibrate(plain, recipe_of(spec, exporter.QUANTIZER), calibration(bench, found, spec.calibration.num_samples))
     quantizer.apply(plain, target, recipe)
     bench.context.events.progress(2, 3, "figures")
     threads = (spec.target or Target()).threads
@@ -84,15 +80,6 @@ def quantize(bench: Bench, spec: Quantize, found: Loaded) -> tuple[Recipe, Measu
         details["sensitivity"] = sensitivity(bench, found, plain, recipe, quantizer, folder)
     values = scored.values | {"modelSizeBytes": float(target.stat().st_size), "latencyP50Ms": speed["latencyP50Ms"]}
     return recipe, dataclasses.replace(scored, values=values), details
-
-
-def batches(bench: Bench, found: Loaded, samples: int) -> Iterator[list[Array]]:
-    """The first `samples` of train in an order that mixes the classes, prepared."""
-    order = torch.randperm(len(bench.data.train), generator=torch.Generator().manual_seed(bench.input.seed))[:samples]
-    for chunk in order.split(CALIBRATION_BATCH):
-        read, seen = bench.data.train.read(chunk)
-        if len(seen):
-            yield arrays(found.description.preprocessing(read))
 
 
 def compared(bench: Bench, found: Loaded, plain: Path, target: Path, threads: int) -> dict[str, Any]:

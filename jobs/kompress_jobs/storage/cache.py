@@ -11,7 +11,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,10 +81,10 @@ class Cache:
         if short <= 0:
             return
         found = []
-        for path in (path for path in self.folder.rglob("*") if path.suffix != LOCK):
+        for path in (Path(root, name) for root, _, names in os.walk(self.folder) for name in names if not name.endswith(LOCK)):
             with contextlib.suppress(FileNotFoundError):  # others make room, too
                 status = path.stat()
-                if stat.S_ISREG(status.st_mode) and not self.is_coming(path, status):
+                if not self.is_coming(path, status):
                     found.append((status.st_mtime_ns, status.st_size, path))
         short = min(short, needed + sum(size for _, size, _ in found) - int(disk.total * ALWAYS))
         for _, size, path in sorted(found):

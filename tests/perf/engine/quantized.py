@@ -13,7 +13,7 @@ from perf.recorder import Goal, Row, Told, compared_shares
 SAMPLES = 512
 AS_FAST = Goal(1.0, "at_least")
 ITERATIONS = 1000
-PEERS = (("ONNX Runtime static", "int8_onnx_runtime", None, ".onnx"), ("nncf, OpenVINO", "int8_nncf", "nncf", ".xml"))
+PEERS = (("ONNX Runtime static", "int8_onnx_runtime", None, ".onnx"), ("nncf, OpenVINO", "int8_nncf", None, ".xml"))
 
 
 def results(originals: tuple[Original, ...] = (RESNET, MINILM, WORDS), iterations: int = ITERATIONS) -> Iterator[Row]:
@@ -33,7 +33,7 @@ def results(originals: tuple[Original, ...] = (RESNET, MINILM, WORDS), iteration
                 written = str(Path(folder) / f"{script}{suffix}")
                 found = answer(script, {**given, "graph": graph, "samples": SAMPLES, "written": written}, peer=environment)
                 files[peer] = found["file"]
-            found = answer("race", {**given, "files": files, "iterations": iterations}, peer="nncf", threads=1)
+            found = answer("race", {**given, "files": files, "iterations": iterations}, threads=1)
         yield from rows(f"int8 of {original.title}", found)
 
 

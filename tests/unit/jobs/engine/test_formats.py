@@ -27,7 +27,7 @@ from kompress_jobs.measure.on_engine import arrays
 from kompress_jobs.modules import capture
 from kompress_jobs.modules.half import halved
 from kompress_jobs.preprocessing import Preprocessing, image, text, waveform
-from kompress_jobs.quantizers import recipe_of
+from kompress_jobs.quantizers import onnx_runtime, recipe_of
 from kompress_jobs.samples import Inputs
 from kompress_jobs.storage.artifacts import MEASUREMENTS
 
@@ -148,17 +148,51 @@ def test_half_precision_is_told_against_the_baseline_as_it_was(run_stage: RunSta
     assert output.metrics["baseline.accuracy"] == output.metrics["pytorch.accuracy"]
 
 
-def test_a_quantized_model_keeps_its_bytes_in_openvino(run_stage: RunStage) -> None:
+@pytest.mark.parametrize("any_batch", [True, False])
+def test_a_quantized_model_keeps_its_bytes_in_openvino(any_batch: bool, run_stage: RunStage) -> None:
     """As a user of ONNX Runtime has it, from the same recipe."""
     made = run_stage({"quantize": {"calibration": {"numSamples": 64}}})
     assert made.folder is not None
-    spec = {"formats": [{"type": "ONNX"}, {"type": "OpenVINO"}], "benchmark": {"iterations": 10}, "verify": {"minAgreement": 0.8}}
+    formats = [{"type": "ONNX"}, {"type": "OpenVINO", "dynamicBatch": any_batch}]
+    spec = {"formats": formats, "benchmark": {"iterations": 10}, "verify": {"minAgreement": 0.8}}
     output = run_stage({"export": spec}, inputs={"model": made.folder, "baseline": None}, scratch="export")
     assert output.folder is not None
     assert (output.folder / "model1.xml").read_text().count('type="FakeQuantize"') > 0
     weights = (output.folder / "model1.bin").stat().st_size
     assert weights < 2 * output.metrics["parameters"], "a byte each, and the scales"
     assert abs(output.metrics["accuracy@OpenVINO/cpu1/1"] - output.metrics["accuracy"]) < 0.03
+
+
+@pytest.mark.parametrize("form", [FormatType.ONNX, FormatType.OPENVINO])
+@pytest.mark.parametrize("method", ["MinMax", "Percentile"])
+def test_static_ranges_leave_attention_its_masks(form: FormatType, method: str, tmp_path: Path) -> None:
+    """As numbers they are -3.4e38: they would take all of a byte, and the scores beside them nothing."""
+    torch.manual_seed(0)
+    model = tiny_models.Bert(7).eval()
+    for name, weight in model.named_parameters():
+        weight.data *= 10 if "attention" in name and weight.ndim == 2 else 1  # as in a trained one, it matters what is attended to
+    wanted = {"mode": "Static", "calibration": {"method": method}}
+    recipe, batches = recipe_of(Quantize.model_validate(wanted), "onnx_runtime"), [arrays(texts(16)) for _ in range(4)]
+    if form is FormatType.ONNX:
+        options = {"recipe": onnx_runtime.calibrate(lowered(form, model, TEXTS, tmp_path), recipe, batches)}
+    else:
+        options = {"recipe": recipe, "batches": batches}
+    engine = registry.load("exporters", form, field="f").open_engine(lowered(form, model, TEXTS, tmp_path, **options), 1)
+    question = texts(8)
+    with torch.no_grad():
+        expected = model(*question).numpy()
+    assert 0 < numpy.abs(engine(arrays(question)) - expected).max() < 0.2 * numpy.abs(expected).max()
+
+
+def test_openvino_leaves_alone_what_the_recipe_says(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
+    counts = []
+    for ignore in ([], ["3"], ["1", "3"]):
+        recipe = recipe_of(Quantize.model_validate({"mode": "Static", "ignore": ignore}), "onnx_runtime")
+        path = lowered(FormatType.OPENVINO, model, IMAGES, tmp_path, recipe=recipe, batches=[arrays((torch.randn(32, 1, 8, 8),))])
+        counts.append(path.read_text().count('type="FakeQuantize"'))
+    assert counts == [2, 1, 0], "what each layer reads"
 
 
 @pytest.mark.parametrize("scheme", ["W8A16", "W4A16"])
@@ -289,11 +323,13 @@ from kompress_jobs.exporters import openvino
 openvino.open_engine(Path(sys.argv[1]), 1)
 assert sys.modules["openvino_telemetry"] is None
 assert "torch" not in sys.modules and "onnx" not in sys.modules
+from nncf.telemetry import wrapper
+assert not isinstance(wrapper.telemetry, wrapper.NNCFTelemetry)
 """
 
 
 def test_openvino_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
-    """Its package sends a message to its makers when it is imported, and keeps a number for them in the home directory."""
+    """Its package sends a message to its makers when it is imported, and keeps a number for them in the home directory; so does nncf."""
     path = lowered(FormatType.OPENVINO, tiny_models.convolutional(7).eval(), IMAGES, tmp_path)
     home = tmp_path / "home"
     home.mkdir()
