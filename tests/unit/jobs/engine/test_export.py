@@ -14,7 +14,6 @@ from kompress_api.errors import MethodRefused, ParityFailed
 from kompress_api.stages.export import Export, Verify
 from kompress_jobs import reload
 from kompress_jobs.bench import Bench
-from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.exporters import onnx, torch_export
 from kompress_jobs.loading import bundle
