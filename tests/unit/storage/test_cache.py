@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from kompress_api.errors import ArtifactCorrupt
 from kompress_jobs.storage import cache
 from kompress_jobs.storage.cache import Cache, node_cache
 from kompress_jobs.storage.file import FileStore
+from kompress_jobs.storage.objects import ObjectInfo
 
 
 @pytest.fixture
@@ -86,6 +88,21 @@ def test_what_is_small_stays_on_a_full_disk(store: FileStore, copies: Cache, mon
         os.utime(path, (time.time() - 3600 + age,) * 2)
     copies.make_room(700)
     assert [path.exists() for path in paths] == [False, True, True]
+
+
+def test_many_make_room_at_once(tmp_path: Path, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one looks for what can go, folders of others come and go."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1000 / cache.ALWAYS, free=0))
+    bucket = FileStore(f"file://{tmp_path}/bucket")
+    for number in range(160):
+        bucket.write(f"{number}.png", b"content")
+    objects = list(bucket.list())
+
+    def bring(share: list[ObjectInfo]) -> list[bytes]:
+        return [copies.open(bucket, entry, origin="").read() for entry in share]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set().union(*pool.map(bring, (objects[start::8] for start in range(8)))) == {b"content"}
 
 
 def test_those_who_want_the_same_bring_it_once(store: FileStore, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
