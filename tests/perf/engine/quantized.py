@@ -1,5 +1,5 @@
 """Static int8 of the same fine-tuned model from the same calibration samples, for ONNX Runtime beside a script around its own quantizer,
-for OpenVINO beside nncf: accuracy on the test split, and latency at batch 1 and one thread, interleaved in one process."""
+for OpenVINO beside nncf: accuracy on the test split, and latency at batch 1 and one thread, interleaved by twos in one process."""
 
 import tempfile
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def rows(what: str, found: dict[str, Any]) -> Iterator[Row]:
         rival = found["rivals"][peer]
         yield compared_shares(f"{what}: accuracy", found["accuracy"][rival], peer, found["accuracy"][peer], found["samples"])
         interval = slower["low"], slower["high"]
-        own, theirs = found["latencyMs"][rival], found["latencyMs"][peer]
+        own, theirs = found["latencyMs"][peer]
         yield Told(
             f"{what}: latency (above 1: ours is faster)",
             "ms",
