@@ -10,7 +10,7 @@ and where it has them
 - `rehearse(model, preprocessing, batch, field)`, which refuses by field path what can't be written, without writing; without it a model
   can be written whose graph torch.export captures (`capture.require`),
 - `QUANTIZER`, the module of `quantizers/` whose recipes `lower` takes as `recipe`, and `MODES`, those that its engine has kernels for,
-- `CALIBRATED`, the modes for which `lower` takes the recipe's samples as `batches`, too,
+- `CALIBRATED`, the modes for which `lower` takes `batches`, too: as many samples of the job's train split as the recipe says,
 - `OPSETS`, what `lower` takes as `opset`,
 - `DEPRECATED`, what to say to who still wants it.
 """

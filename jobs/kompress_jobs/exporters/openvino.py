@@ -37,18 +37,21 @@ def lower(
     batch: int | None,
     metadata: Mapping[str, Any],
     recipe: Mapping[str, Any] | None = None,
-    batches: Iterable[list[Any]] = (),
+    batches: Iterable[list[Any]] | None = None,
 ) -> None:
     """Write `model` (evaluation mode, CPU) to `path`; `batch` is the only batch size that the file takes, None: any. `batches` are samples
-    for a recipe of a mode in CALIBRATED."""
+    for a recipe whose mode is in CALIBRATED."""
     openvino = library()
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "graph.onnx"
-        sampled = recipe is not None and recipe["mode"] in CALIBRATED
-        onnx.lower(model, preprocessing, graph, batch=batch, metadata={}, recipe=None if sampled else recipe)
-        converted = openvino.Core().read_model(str(graph))
-        if recipe is not None and sampled:
-            converted = nncf.quantized(graph, converted, dict(recipe), batches)
+        if recipe is None or batches is None:
+            onnx.lower(model, preprocessing, graph, batch=batch, metadata={}, recipe=recipe)
+            converted = openvino.Core().read_model(str(graph))
+        else:
+            onnx.lower(model, preprocessing, graph, batch=None, metadata={})
+            converted = nncf.quantized(graph, openvino.Core().read_model(str(graph)), dict(recipe), batches)
+            if batch is not None:
+                converted.reshape({port: openvino.PartialShape([batch, *list(port.partial_shape)[1:]]) for port in converted.inputs})
         converted.set_rt_info(json.dumps(metadata, sort_keys=True), [METADATA])
         openvino.save_model(converted, str(path), compress_to_fp16=False)
 

@@ -17,6 +17,9 @@ from kompress_jobs.training.evaluate import with_predictions
 
 BATCH = 128
 CALIBRATION_BATCH = 32
+"""Samples that ranges are found with at a time."""
+LEAST_SAMPLES = 16
+"""Fewer samples say too little about the ranges of activations."""
 
 
 def score(bench: Bench, engine: Engine, found: Loaded, step: int | None, split: Any = None) -> Measured:
@@ -46,13 +49,19 @@ def real_inputs(bench: Bench, found: Loaded, batch_size: int) -> list[Array]:
     return arrays(filled(found.description.preprocessing(samples), batch_size))
 
 
-def calibration(bench: Bench, found: Loaded, samples: int, step: int | None = None) -> Iterator[list[Array]]:
-    """The first `samples` of train in an order that mixes the classes, prepared; `step` is the only batch size that the graph takes."""
-    order = torch.randperm(len(bench.data.train), generator=torch.Generator().manual_seed(bench.input.seed))[:samples]
-    for chunk in order.split(step or CALIBRATION_BATCH):
-        read, seen = bench.data.train.read(chunk)
-        if len(seen):
-            yield arrays(filled(found.description.preprocessing(read), step or len(seen)))
+class Calibration:
+    """Batches of the first `samples` of train in an order that mixes the classes, prepared. They are read anew each time."""
+
+    def __init__(self, bench: Bench, found: Loaded, samples: int) -> None:
+        order = torch.randperm(len(bench.data.train), generator=torch.Generator().manual_seed(bench.input.seed))
+        self.train, self.preprocessing = bench.data.train, found.description.preprocessing
+        self.chunks = order[:samples].split(CALIBRATION_BATCH)
+
+    def __iter__(self) -> Iterator[list[Array]]:
+        for chunk in self.chunks:
+            read, seen = self.train.read(chunk)
+            if len(seen):
+                yield arrays(self.preprocessing(read))
 
 
 def filled(inputs: Inputs, batch_size: int) -> Inputs:

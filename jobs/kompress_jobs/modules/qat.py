@@ -1,8 +1,8 @@
 """Quantization-aware training: weights and inputs of convolutions and linear layers are rounded in the forward pass, and gradients pass
 straight through (B. Jacob et al., 2018, https://arxiv.org/abs/1712.05877; Y. Bengio et al., 2013, https://arxiv.org/abs/1308.3432).
 
-The grid is the target engine's: weights signed bytes, symmetric, one scale a channel; inputs unsigned bytes, their range a moving
-average. After training the rounding is taken away again; the weights have learned to bear it.
+The grid is ONNX Runtime's, and nearly OpenVINO's: weights signed bytes, symmetric, one scale a channel; inputs unsigned bytes, their
+range a moving average. After training the rounding is taken away again; the weights have learned to bear it.
 """
 
 import torch

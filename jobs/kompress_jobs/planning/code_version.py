@@ -31,6 +31,7 @@ LIBRARIES = (
     "onnxscript",
     "onnxruntime",
     "openvino",
+    "nncf",
 )
 PYTHON = "python://"
 

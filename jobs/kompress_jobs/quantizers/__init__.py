@@ -5,8 +5,8 @@
 - `calibrate(source, recipe, batches) -> Recipe`, which fills in what must be seen of the data (`batches` are lists of arrays),
 - `apply(source, target, recipe)`, which writes the quantized graph of the float graph at `source`.
 
-A recipe is JSON and lies in the bundle: the same float graph and the same recipe give the same quantized graph anywhere. An engine whose
-quantizer keeps no ranges looks at the data again when it lowers: it asks for the recipe's samples by `CALIBRATED`, see `exporters`.
+A recipe is JSON and lies in the bundle: the same float graph and the same recipe give the same quantized graph anywhere. `nncf` is no
+recipe's quantizer: it keeps no ranges, so that OpenVINO's exporter gives it samples of the job's train split each time.
 """
 
 from typing import Any

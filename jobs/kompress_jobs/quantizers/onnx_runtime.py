@@ -31,6 +31,7 @@ SCHEMES: dict[QuantizeMode, tuple[Scheme, ...]] = {
 """What its CPU kernels do."""
 LINEAR = ("MatMul", "Gemm")
 READS_FLOATS = ("Softmax", "LayerNormalization")
+"""What attention and the residual sums of a transformer end in."""
 LEAST_COLUMNS = 32
 """Of an embedding that is worth a scale a row."""
 BLOCK = 32
@@ -131,12 +132,12 @@ def _static(source: Path, target: Path, recipe: Recipe, cache: Path, reader: _Re
 
 
 def _in_float(graph: Path) -> list[str]:
-    """Nodes that stay as they are in a static graph: Softmax, and the additions before it and before LayerNormalization."""
+    """Nodes that stay as they are in a static graph: Softmax, LayerNormalization, and the additions that they read."""
     import onnx
 
     nodes = onnx.load(str(graph), load_external_data=False).graph.node
     read = {name for node in nodes if node.op_type in READS_FLOATS for name in node.input}
-    return [node.name for node in nodes if node.op_type == "Softmax" or (node.op_type == "Add" and node.output[0] in read)]
+    return [node.name for node in nodes if node.op_type in READS_FLOATS or (node.op_type == "Add" and node.output[0] in read)]
 
 
 def _dynamic(source: Path, target: Path, recipe: Recipe) -> None:

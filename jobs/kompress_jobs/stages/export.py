@@ -20,7 +20,7 @@ from kompress_jobs.exporters import Engine, open_on
 from kompress_jobs.loading import assemble, bundle
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.measure import latency, parity, predictions
-from kompress_jobs.measure.on_engine import BATCH, arrays, calibration, filled, real_inputs, score
+from kompress_jobs.measure.on_engine import BATCH, LEAST_SAMPLES, Calibration, arrays, filled, real_inputs, score
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.modules import capture
@@ -51,7 +51,7 @@ def run(context: StageContext) -> StageOutput:
     refuse(spec, exporters, field=bench.field())
     refuse_unseen(spec, field=bench.field())
     models = {role: bench.take(role, "Keep") for role in ("model", "baseline")}
-    refuse_recipe(spec, exporters, models["model"], field=bench.field())
+    refuse_recipe(spec, exporters, models["model"], samples=len(bench.data.train), field=bench.field())
     for exporter in exporters.values() if bench.gang.rank == 0 else ():
         if words := getattr(exporter, "DEPRECATED", ""):
             context.events.warning(words)
@@ -182,8 +182,7 @@ def lower(bench: Bench, exporter: ModuleType, found: Loaded, path: Path, form: F
     model = found.model.cpu().eval()
     preprocessing, recipe = found.description.preprocessing, recipe_of(form, found)
     metadata = {"labels": found.description.labels, "preprocessing": preprocessing.dump()}
-    sampled = recipe is not None and recipe["mode"] in getattr(exporter, "CALIBRATED", ())
-    batches = calibration(bench, found, recipe["samples"], step_of(form, spec)) if recipe is not None and sampled else None
+    batches = Calibration(bench, found, recipe["samples"]) if recipe is not None and is_calibrated(exporter, recipe) else None
     options = {"recipe": recipe, "opset": form.opset, "batches": batches}
     exporter.lower(
         halved(model) if form.precision == "FP16" else model,
@@ -200,8 +199,14 @@ def recipe_of(form: Format, found: Loaded) -> dict[str, Any] | None:
     return None if form.precision in ("FP32", "FP16") else found.description.quantization
 
 
-def refuse_recipe(spec: Export, exporters: Mapping[Any, ModuleType], found: Loaded, *, field: str) -> None:
-    """Raise MethodRefused where a format can't do what the model's recipe, or the manifest, asks for."""
+def is_calibrated(exporter: ModuleType, recipe: Mapping[str, Any]) -> bool:
+    """Whether the format's own quantizer must see samples."""
+    return recipe["mode"] in getattr(exporter, "CALIBRATED", ())
+
+
+def refuse_recipe(spec: Export, exporters: Mapping[Any, ModuleType], found: Loaded, *, samples: int | None, field: str) -> None:
+    """Raise MethodRefused where a format can't do what the model's recipe, or the manifest, asks for. `samples` are those of train, None
+    before they are known."""
     for index, form in enumerate(spec.formats):
         recipe, where = recipe_of(form, found), f"{field}.formats[{index}].precision"
         if form.precision == "INT8" and recipe is None:
@@ -219,6 +224,21 @@ def refuse_recipe(spec: Export, exporters: Mapping[Any, ModuleType], found: Load
             raise MethodRefused(
                 f"the model was quantized in mode {recipe['mode']}, for which the engine of {form.type.value} has no fast kernels",
                 hint=f"quantize in mode {' or '.join(exporter.MODES)}, set precision: FP32 for this format, or use ONNX",
+                field=where,
+            )
+        if not is_calibrated(exporter, recipe):
+            continue
+        if "samples" not in recipe:
+            raise MethodRefused(
+                f"the model's recipe does not say how many samples to calibrate {form.type.value} with: an older version made it",
+                hint="run its quantize stage again, or use ONNX",
+                field=where,
+            )
+        used = recipe["samples"] if samples is None else min(samples, recipe["samples"])
+        if used < LEAST_SAMPLES:
+            raise MethodRefused(
+                f"{form.type.value} is calibrated with samples of train, at least {LEAST_SAMPLES}, and there are {used}",
+                hint="give train more samples, set precision: FP32 for this format, or use ONNX",
                 field=where,
             )
 
@@ -338,7 +358,7 @@ def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: s
         form.type: registry.load("exporters", form.type, field=f"{field}.formats[{index}].type") for index, form in enumerate(spec.formats)
     }
     refuse(spec, exporters, field=field)
-    refuse_recipe(spec, exporters, found, field=field)
+    refuse_recipe(spec, exporters, found, samples=None, field=field)
     model, preprocessing, captured = found.model.eval(), found.description.preprocessing, set[Any]()
     for index, form in enumerate(spec.formats):
         exporter, half, batch = exporters[form.type], form.precision == "FP16", step_of(form, spec)

@@ -1,5 +1,5 @@
 """quantize: fewer bits, by the target engine's own quantizer. The bundle keeps its float weights and a recipe (mode, scheme, what is left
-alone, the activations' ranges); `export` lowers by that recipe. The stage's figures are those of the quantized graph in its engine."""
+alone, the activations' ranges); `export` lowers by that recipe. The stage's figures are those of the quantized graph in ONNX Runtime."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from kompress_jobs.exporters import onnx as exporter
 from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded, redescribed
 from kompress_jobs.measure import latency
-from kompress_jobs.measure.on_engine import calibration, real_inputs, score
+from kompress_jobs.measure.on_engine import LEAST_SAMPLES, Calibration, real_inputs, score
 from kompress_jobs.modules import capture, qat
 from kompress_jobs.modules.structure import is_within
 from kompress_jobs.planning.rehearsal import Room
@@ -26,8 +26,6 @@ from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse_rounded
 from kompress_jobs.training.state import build_state
 
-LEAST_SAMPLES = 16
-"""Fewer samples say too little about the ranges of activations."""
 ITERATIONS, WARMUP = 100, 10
 """Of the latency beside the float graph: a hint; a goal's figure is the export's."""
 
@@ -69,7 +67,7 @@ def quantize(bench: Bench, spec: Quantize, found: Loaded) -> tuple[Recipe, Measu
     bench.context.events.progress(0, 3, "lowering")
     exporter.lower(found.model.cpu().eval(), found.description.preprocessing, plain, batch=None, metadata={})
     bench.context.events.progress(1, 3, "calibration")
-    recipe = quantizer.calibrate(plain, recipe_of(spec, exporter.QUANTIZER), calibration(bench, found, spec.calibration.num_samples))
+    recipe = quantizer.calibrate(plain, recipe_of(spec, exporter.QUANTIZER), Calibration(bench, found, spec.calibration.num_samples))
     quantizer.apply(plain, target, recipe)
     bench.context.events.progress(2, 3, "figures")
     threads = (spec.target or Target()).threads

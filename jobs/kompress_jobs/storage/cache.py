@@ -24,7 +24,8 @@ from kompress_jobs.storage.store import Store
 KEPT_FREE = 0.11
 """Share of the disk that copies leave free: at a tenth the kubelet begins to evict pods."""
 ALWAYS = 0.01
-"""Share of the disk that copies may take however full it is: without it a set of any size would be copied anew in every epoch."""
+"""Share of the disk that copies may take although less than KEPT_FREE is left: else a set of any size would be copied anew in every epoch.
+On a disk that others have filled up to a tenth, this much is nearer to evictions."""
 ABANDONED_SECONDS = 86_400.0
 """Age from which on what lies half brought belongs to nobody."""
 INCOMING = "incoming"
@@ -86,7 +87,8 @@ class Cache:
                 status = path.stat()
                 if not self.is_coming(path, status):
                     found.append((status.st_mtime_ns, status.st_size, path))
-        short = min(short, needed + sum(size for _, size, _ in found) - int(disk.total * ALWAYS))
+        beyond = needed + sum(size for _, size, _ in found) - int(disk.total * ALWAYS)
+        short = max(needed - disk.free, min(short, beyond))
         for _, size, path in sorted(found):
             if short <= 0:
                 return

@@ -1,7 +1,7 @@
 """Peers from PyPI, each in an environment of its own: `build/perf/peers/<name>`, made from `peers/<name>.txt`.
 
 Such an environment sees what the project has installed (the same torch, timm, transformers) and holds only what is missing, by
-exact versions and without looking at requirements again. Neither the project's environment nor its lock knows of any peer.
+exact versions and without looking at requirements again. Neither the project's environment nor its lock knows of any of these.
 """
 
 import json

@@ -13,7 +13,7 @@ from perf.recorder import Goal, Row, Told, compared_shares
 SAMPLES = 512
 AS_FAST = Goal(1.0, "at_least")
 ITERATIONS = 1000
-PEERS = (("ONNX Runtime static", "int8_onnx_runtime", None, ".onnx"), ("nncf, OpenVINO", "int8_nncf", None, ".xml"))
+PEERS = (("ONNX Runtime static", "int8_onnx_runtime", ".onnx"), ("nncf, OpenVINO", "int8_nncf", ".xml"))
 
 
 def results(originals: tuple[Original, ...] = (RESNET, MINILM, WORDS), iterations: int = ITERATIONS) -> Iterator[Row]:
@@ -29,9 +29,9 @@ def results(originals: tuple[Original, ...] = (RESNET, MINILM, WORDS), iteration
         graph = str(made["plain"].folder / "model.onnx")
         with tempfile.TemporaryDirectory() as folder:
             files = {"ours": str(made["ship"].folder / "model.onnx"), "ours, OpenVINO": str(made["ship"].folder / "model1.xml")}
-            for peer, script, environment, suffix in PEERS:
+            for peer, script, suffix in PEERS:
                 written = str(Path(folder) / f"{script}{suffix}")
-                found = answer(script, {**given, "graph": graph, "samples": SAMPLES, "written": written}, peer=environment)
+                found = answer(script, {**given, "graph": graph, "samples": SAMPLES, "written": written})
                 files[peer] = found["file"]
             found = answer("race", {**given, "files": files, "iterations": iterations}, threads=1)
         yield from rows(f"int8 of {original.title}", found)

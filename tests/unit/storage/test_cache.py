@@ -80,7 +80,7 @@ def test_a_full_disk_loses_what_was_not_used_for_longest(store: FileStore, copie
 
 def test_what_is_small_stays_on_a_full_disk(store: FileStore, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each batch would throw out the one before, and an epoch would wait for the network as long as the first did."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=2000 / cache.ALWAYS, free=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=2000 / cache.ALWAYS, free=2000))
     objects = list(store.list())
     paths = [copies.bring(store, [entry], origin="")[0] for entry in objects]  # 500 bytes each
     assert all(path.exists() for path in paths)
@@ -88,11 +88,14 @@ def test_what_is_small_stays_on_a_full_disk(store: FileStore, copies: Cache, mon
         os.utime(path, (time.time() - 3600 + age,) * 2)
     copies.make_room(700)
     assert [path.exists() for path in paths] == [False, True, True]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=20_000 / cache.ALWAYS, free=100))
+    copies.make_room(200)
+    assert [path.exists() for path in paths] == [False, False, True], "what is needed must fit"
 
 
 def test_many_make_room_at_once(tmp_path: Path, copies: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one looks for what can go, folders of others come and go."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1000 / cache.ALWAYS, free=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1000 / cache.ALWAYS, free=1000))
     bucket = FileStore(f"file://{tmp_path}/bucket")
     for number in range(160):
         bucket.write(f"{number}.png", b"content")

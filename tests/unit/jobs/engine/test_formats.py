@@ -149,18 +149,41 @@ def test_half_precision_is_told_against_the_baseline_as_it_was(run_stage: RunSta
 
 
 @pytest.mark.parametrize("any_batch", [True, False])
-def test_a_quantized_model_keeps_its_bytes_in_openvino(any_batch: bool, run_stage: RunStage) -> None:
-    """As a user of ONNX Runtime has it, from the same recipe."""
-    made = run_stage({"quantize": {"calibration": {"numSamples": 64}}})
+@pytest.mark.parametrize("mode", ["Static", "QAT"])
+def test_a_quantized_model_keeps_its_bytes_in_openvino(mode: str, any_batch: bool, run_stage: RunStage) -> None:
+    """As a user of ONNX Runtime has it, each by its engine's own quantizer."""
+    training = {"training": {"epochs": 1, "batchSize": 32, "learningRate": 1e-3}} if mode == "QAT" else {}
+    made = run_stage({"quantize": {"mode": mode, "calibration": {"numSamples": 64}, **training}})
     assert made.folder is not None
     formats = [{"type": "ONNX"}, {"type": "OpenVINO", "dynamicBatch": any_batch}]
-    spec = {"formats": formats, "benchmark": {"iterations": 10}, "verify": {"minAgreement": 0.8}}
+    spec = {
+        "formats": formats,
+        "targets": [{"batchSizes": [24]}],
+        "benchmark": {"iterations": 10},
+        "verify": {"minAgreement": 0.8},
+    }
     output = run_stage({"export": spec}, inputs={"model": made.folder, "baseline": None}, scratch="export")
     assert output.folder is not None
     assert (output.folder / "model1.xml").read_text().count('type="FakeQuantize"') > 0
     weights = (output.folder / "model1.bin").stat().st_size
     assert weights < 2 * output.metrics["parameters"], "a byte each, and the scales"
-    assert abs(output.metrics["accuracy@OpenVINO/cpu1/1"] - output.metrics["accuracy"]) < 0.03
+    assert abs(output.metrics["accuracy@OpenVINO/cpu1/24"] - output.metrics["accuracy"]) < 0.03
+    found = openvino.library().Core().read_model(str(output.folder / "model1.xml")).inputs[0].partial_shape
+    assert found[0].is_dynamic is any_batch
+
+
+@pytest.mark.parametrize(("samples", "said"), [(None, "an older version made it"), (8, "at least 16")])
+def test_a_recipe_that_openvino_can_t_be_calibrated_by_is_refused(samples: int | None, said: str, run_stage: RunStage) -> None:
+    made = run_stage({"quantize": {"calibration": {"numSamples": 64}}})
+    assert made.folder is not None
+    file = made.folder / "bundle.json"
+    described = json.loads(file.read_text())
+    described["quantization"] = {name: value for name, value in described["quantization"].items() if name != "samples"}
+    described["quantization"] |= {} if samples is None else {"samples": samples}
+    file.write_text(json.dumps(described))
+    with pytest.raises(MethodRefused, match=said) as caught:
+        run_stage({"export": {"formats": [{"type": "OpenVINO"}]}}, inputs={"model": made.folder, "baseline": None}, scratch="export")
+    assert caught.value.field.endswith("formats[0].precision")
 
 
 @pytest.mark.parametrize("form", [FormatType.ONNX, FormatType.OPENVINO])
@@ -182,17 +205,21 @@ def test_static_ranges_leave_attention_its_masks(form: FormatType, method: str, 
     with torch.no_grad():
         expected = model(*question).numpy()
     assert 0 < numpy.abs(engine(arrays(question)) - expected).max() < 0.2 * numpy.abs(expected).max()
+    if form is FormatType.ONNX:
+        nodes = onnx.load(str(tmp_path / "model.onnx")).graph.node
+        read = {name for node in nodes if node.op_type in ("Softmax", "LayerNormalization") for name in node.input[:1]}
+        assert not [node.name for node in nodes if node.op_type == "DequantizeLinear" and node.output[0] in read], "residual sums"
 
 
 def test_openvino_leaves_alone_what_the_recipe_says(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
     counts = []
-    for ignore in ([], ["3"], ["1", "3"]):
+    for ignore in ([], ["3"], ["1"], ["1", "3"]):
         recipe = recipe_of(Quantize.model_validate({"mode": "Static", "ignore": ignore}), "onnx_runtime")
         path = lowered(FormatType.OPENVINO, model, IMAGES, tmp_path, recipe=recipe, batches=[arrays((torch.randn(32, 1, 8, 8),))])
         counts.append(path.read_text().count('type="FakeQuantize"'))
-    assert counts == [2, 1, 0], "what each layer reads"
+    assert counts == [2, 1, 1, 0], "what each layer reads"
 
 
 @pytest.mark.parametrize("scheme", ["W8A16", "W4A16"])
@@ -323,17 +350,21 @@ from kompress_jobs.exporters import openvino
 openvino.open_engine(Path(sys.argv[1]), 1)
 assert sys.modules["openvino_telemetry"] is None
 assert "torch" not in sys.modules and "onnx" not in sys.modules
-from nncf.telemetry import wrapper
-assert not isinstance(wrapper.telemetry, wrapper.NNCFTelemetry)
+
+import numpy
+from kompress_jobs.quantizers import nncf
+graph, recipe = Path(sys.argv[2]), {"mode": "Static", "calibration": "MinMax", "samples": 4, "perChannel": True, "ignore": []}
+model = openvino.library().Core().read_model(str(graph))
+nncf.quantized(graph, model, recipe, [[numpy.random.rand(4, 1, 8, 8).astype("float32")]])
 """
 
 
 def test_openvino_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
     """Its package sends a message to its makers when it is imported, and keeps a number for them in the home directory; so does nncf."""
-    path = lowered(FormatType.OPENVINO, tiny_models.convolutional(7).eval(), IMAGES, tmp_path)
+    files = [lowered(form, tiny_models.convolutional(7).eval(), IMAGES, tmp_path) for form in (FormatType.OPENVINO, FormatType.ONNX)]
     home = tmp_path / "home"
     home.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(home)}
-    done = subprocess.run([sys.executable, "-c", OPEN, str(path)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", OPEN, *map(str, files)], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert list(home.rglob("*")) == []
