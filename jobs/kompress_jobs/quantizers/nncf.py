@@ -15,7 +15,7 @@ from typing import Any
 
 from kompress_api.stages.quantize import QuantizeMode
 from kompress_jobs.quantizers import Recipe
-from kompress_jobs.quantizers.onnx_runtime import READS_FLOATS, ignored
+from kompress_jobs.quantizers.onnx_runtime import READS_FLOATS, ignored, nodes_of
 
 RANGES = {"Percentile": "MEAN_QUANTILE", "Entropy": "HISTOGRAM"}
 """What it has that is nearest to these ways to find a range. For MinMax it is left to its own: the mean of the batches' extremes."""
@@ -24,12 +24,11 @@ RANGES = {"Percentile": "MEAN_QUANTILE", "Entropy": "HISTOGRAM"}
 def quantized(graph: Path, model: Any, recipe: Recipe, batches: Iterable[list[Any]]) -> Any:
     """The quantized model of OpenVINO's `model`, which was read from the ONNX file `graph`. `batches` are read more than once."""
     import nncf
-    import onnx
     from nncf.quantization.advanced_parameters import QuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    operators = {node.op_type for node in onnx.load(str(graph), load_external_data=False).graph.node}
+    operators = {node.op_type for node in nodes_of(graph)}
     named = RANGES.get(recipe["calibration"])
     left_alone = [f"{re.escape(name)}(/.*)?$" for name in ignored(graph, recipe["ignore"])]
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars

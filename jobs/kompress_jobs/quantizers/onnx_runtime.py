@@ -13,7 +13,7 @@ import ast
 import functools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,7 @@ def _static(source: Path, target: Path, recipe: Recipe, cache: Path, reader: _Re
 
 def _in_float(graph: Path) -> list[str]:
     """Nodes that stay as they are in a static graph: Softmax, LayerNormalization, and the additions that they read."""
-    import onnx
-
-    nodes = onnx.load(str(graph), load_external_data=False).graph.node
+    nodes = nodes_of(graph)
     read = {name for node in nodes if node.op_type in READS_FLOATS for name in node.input}
     return [node.name for node in nodes if node.op_type in READS_FLOATS or (node.op_type == "Add" and node.output[0] in read)]
 
@@ -227,18 +225,22 @@ def _gemm_as_matmul(model: Any) -> Any:
 
 
 def _require_linear(source: Path, what: str) -> None:
+    if not any(node.op_type in LINEAR for node in nodes_of(source)):
+        raise MethodRefused(f"{what}, and the model has none", hint="use mode Static")
+
+
+def nodes_of(graph: Path) -> Sequence[Any]:
+    """The nodes of an ONNX file."""
     import onnx
 
-    if not any(node.op_type in LINEAR for node in onnx.load(str(source), load_external_data=False).graph.node):
-        raise MethodRefused(f"{what}, and the model has none", hint="use mode Static")
+    found: Sequence[Any] = onnx.load(str(graph), load_external_data=False).graph.node
+    return found
 
 
 def ignored(graph: Path, globs: list[str]) -> list[str]:
     """Nodes that come from a module (or one within a module) whose name a glob matches."""
-    import onnx
-
     found = []
-    for node in onnx.load(str(graph), load_external_data=False).graph.node:
+    for node in nodes_of(graph):
         scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
         if any(fnmatchcase(scope, glob) for scope in ast.literal_eval(scopes) if scope for glob in globs):
             found += [node.name, f"{node.name}_MatMul"]  # the quantizer's own name for a Gemm that it has made a MatMul
