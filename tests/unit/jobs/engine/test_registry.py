@@ -20,7 +20,7 @@ VALUES: dict[str, list[str]] = {
     "granularities": list(Granularity),
     "importances": list(Importance),
     "exporters": list(FormatType),
-    "quantizers": ["onnx_runtime"],  # named by exporters
+    "quantizers": ["onnx_runtime", "nncf"],  # named by exporters
     "models": [*MODEL_SCHEMES, "ensemble"],  # the last only in bundles
     "fusions": [method for method in FuseMethod if method is not FuseMethod.ENSEMBLE],
     "data": [*DATA_SCHEMES, *DataFormat],
