@@ -210,6 +210,13 @@ def test_objects_are_written_read_listed_replaced_and_removed(store: S3Store) ->
     assert [(entry.key, entry.size) for entry in store.list("a/")] == [("a/one", 1), ("a/two", 2)]
     assert store.head("a/one") == next(store.list("a/"))
     assert store.head("a/never") is None
+    (entry,) = [entry for entry in store.list("a/") if entry.key == "a/two"]
+    store.write("a/two", b"0123456789")
+    with pytest.raises(ArtifactCorrupt, match=r"a/two .* was overwritten"):
+        store.read_part(entry, 0, 1)
+    changed = store.head("a/two")
+    assert changed is not None
+    assert (store.read_part(changed, 2, 5), store.read_part(changed, 3, 3)) == (b"234", b"")
     with pytest.raises(ArtifactMissing, match="team/models/a/never"):
         store.read("a/never")
     store.remove("a/")

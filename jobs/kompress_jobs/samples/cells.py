@@ -64,10 +64,8 @@ def samples_of(column: pyarrow.ChunkedArray, path: str, name: str, *, field: str
     kind = column.type
     if pyarrow.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
-    if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        column, kind = pyarrow.compute.struct_field(column, "bytes"), kind.field("bytes").type
-    if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
-        cells = column.cast(pyarrow.large_binary())
+    if holds_files(kind):
+        cells = files_in(column)
         return Column(cells, medium_of(next(values(cells), b"")))
     if pyarrow.types.is_null(kind) or pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
         cells = column.cast(pyarrow.large_string())
@@ -81,6 +79,23 @@ def samples_of(column: pyarrow.ChunkedArray, path: str, name: str, *, field: str
         hint="name a column of texts, of paths of images or sounds, or of their bytes",
         field=f"{field}.inputColumn",
     )
+
+
+def holds_files(kind: pyarrow.DataType) -> bool:
+    """Whether cells of this type are files."""
+    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    if pyarrow.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+
+
+def files_in(column: pyarrow.Array | pyarrow.ChunkedArray) -> pyarrow.Array | pyarrow.ChunkedArray:
+    """Such cells as large_binary."""
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pyarrow.types.is_struct(column.type):
+        column = pyarrow.compute.struct_field(column, "bytes")
+    return column.cast(pyarrow.large_binary())
 
 
 def values(cells: pyarrow.ChunkedArray) -> Iterator[object]:

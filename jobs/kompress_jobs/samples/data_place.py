@@ -1,17 +1,21 @@
 """The files of a data set: listed where they are (`file://`, `s3://`), and on the local disk when they are needed."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from kompress_api.errors import ArtifactCorrupt, DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs.samples.encoded import File, Openable
-from kompress_jobs.storage.cache import node_cache
-from kompress_jobs.storage.store import listing
+from kompress_jobs.storage.cache import Cache, node_cache
+from kompress_jobs.storage.file import FileStore
+from kompress_jobs.storage.objects import ObjectInfo
+from kompress_jobs.storage.store import Store, listing
 
 
 class Place(Protocol):
@@ -25,8 +29,58 @@ class Place(Protocol):
     def bring(self, paths: Sequence[str]) -> list[Path]:
         """These files on the local disk, all of them now."""
 
+    def file(self, path: str) -> "PlacedFile":
+        """One of them, of which only a part may be wanted."""
+
     def files(self, paths: Sequence[str]) -> Sequence[File]:
         """These files, each brought when it is looked at."""
+
+
+@dataclass(frozen=True)
+class PlacedFile:
+    """A file where it is."""
+
+    store: Store
+    entry: ObjectInfo
+    cache: Cache
+    origin: str
+    field: str
+
+    def open(self) -> "Parts":
+        """Its content, of which no more is brought than is read."""
+        return Parts(self)
+
+    def copy_of(self, part: str) -> Path:
+        """Where this node keeps a part of it."""
+        return self.cache.part_of(self.store, self.entry, part, origin=self.origin)
+
+
+class Parts(io.RawIOBase):
+    """A file that is read by parts. Raises DataUnreadable where it has changed since it was listed."""
+
+    def __init__(self, file: PlacedFile) -> None:
+        self.file, self.position = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.file.entry.size}[whence]
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self.position + len(buffer), self.file.entry.size)
+        with told_as_data(self.file.field):
+            found = self.file.store.read_part(self.file.entry, self.position, stop) if self.position < stop else b""
+        buffer[: len(found)] = found
+        self.position += len(found)
+        return len(found)
 
 
 class LocalPlace:
@@ -34,7 +88,8 @@ class LocalPlace:
 
     near = True
 
-    def __init__(self, folder: Path, shown: str, field: str) -> None:
+    def __init__(self, folder: Path, shown: str, scratch: Path, field: str) -> None:
+        self.cache, self.field = node_cache(scratch), field
         if folder.is_file():
             self.folder, self.paths = folder.parent, [folder.name]
             return
@@ -51,6 +106,13 @@ class LocalPlace:
 
     files = bring
 
+    def file(self, path: str) -> PlacedFile:
+        store = FileStore(self.folder.absolute().as_uri())
+        entry = store.head(path)
+        if entry is None:
+            raise DataUnreadable(f"{self.folder / path} is gone", hint="run again", field=f"{self.field}.source")
+        return PlacedFile(store, entry, self.cache, "", self.field)
+
 
 class RemotePlace:
     """A prefix of a bucket. Its files are copied to this node as they are asked for, under the names that a listing gave them now."""
@@ -66,6 +128,9 @@ class RemotePlace:
     def bring(self, paths: Sequence[str]) -> list[Path]:
         with told_as_data(self.field):
             return self.cache.bring(self.store, [self.objects[path] for path in paths], origin=self.origin)
+
+    def file(self, path: str) -> PlacedFile:
+        return PlacedFile(self.store, self.objects[path], self.cache, self.origin, self.field)
 
     def files(self, paths: Sequence[str]) -> "Streamed":
         return Streamed(self, paths)
@@ -108,7 +173,7 @@ def visible(paths: Iterable[str]) -> list[str]:
 def open_place(dataset: Dataset, scratch: Path, *, field: str = "spec.dataset") -> Place:
     """List the files. Raises DataUnreadable when there is no folder or no file, and what storage raises."""
     if dataset.source.startswith("file://"):
-        place: Place = LocalPlace(Path(unquote(urlsplit(dataset.source).path)), dataset.source, field)
+        place: Place = LocalPlace(Path(unquote(urlsplit(dataset.source).path)), dataset.source, scratch, field)
     else:
         place = RemotePlace(dataset, scratch, role_of(field), field)
     if not place.paths:

@@ -13,9 +13,10 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import pyarrow
 import torch
@@ -24,8 +25,9 @@ from kompress_api.errors import DataUnreadable, InvalidManifest, LabelMismatch
 from kompress_api.places import Dataset
 from kompress_jobs.data import HELD_OUT, Data, Split, audio_folder, cut, image_folder
 from kompress_jobs.samples import cells
-from kompress_jobs.samples.data_place import Place, open_place
-from kompress_jobs.samples.encoded import Encoded, File, Files
+from kompress_jobs.samples.data_place import Place, PlacedFile, open_place
+from kompress_jobs.samples.encoded import THREADS, Encoded, File, Files
+from kompress_jobs.samples.row_groups import RowGroups
 from kompress_jobs.samples.transcripts import alphabet_of, encode
 
 ALIASES = {
@@ -41,7 +43,7 @@ COLUMNS_TOLD = 30
 class Table:
     """The rows of one file, the sample's column and the label's."""
 
-    inputs: pyarrow.ChunkedArray
+    inputs: pyarrow.ChunkedArray | RowGroups
     labels: pyarrow.ChunkedArray
     rows: list[int] | None = None
     """Number of each row in the file, from 1; None: one after the other."""
@@ -51,8 +53,9 @@ class Table:
     """Of labels that are numbers: what they mean, where the file says so."""
 
 
-Read = Callable[[Path, str, str], Table]
-"""(file, input column, label column) -> its rows; raises `MissingColumn`, and ValueError, OSError for a damaged file."""
+Read = Callable[[Any, str, str], Table]
+"""(file, input column, label column) -> its rows; raises `MissingColumn`, and ValueError, OSError for a damaged file. The file is a Path
+on the local disk, or a `PlacedFile` where it is read by parts."""
 
 
 class MissingColumn(Exception):
@@ -122,9 +125,18 @@ class TextSplit:
 
 
 def load(
-    dataset: Dataset, scratch: Path, suffixes: tuple[str, ...], read: Read, *, field: str, first: int | None, transcripts: bool = False
+    dataset: Dataset,
+    scratch: Path,
+    suffixes: tuple[str, ...],
+    read: Read,
+    *,
+    by_parts: bool = False,
+    field: str,
+    first: int | None,
+    transcripts: bool = False,
 ) -> Data:
-    """The data set; with `first` about that many samples of each split (the label column is read whole: it says which labels there are).
+    """The data set; with `by_parts` no file is copied whole, with `first` it has about that many samples of each split (the label column
+    is read whole: it says which labels there are).
 
     Raises InvalidManifest for columns, DataUnreadable with file and row, LabelMismatch for labels that train does not have.
     """
@@ -132,7 +144,8 @@ def load(
     place = open_place(dataset, scratch, field=field)
     listed = files_of(dataset, place.paths, suffixes, field=field)
     tables = [path for paths in listed.values() for path in paths]
-    reading = Reading(dataset, place, dict(zip(tables, place.bring(tables), strict=True)), columns, read, field)
+    given: Sequence[Path | PlacedFile] = [place.file(path) for path in tables] if by_parts else place.bring(tables)
+    reading = Reading(dataset, place, dict(zip(tables, given, strict=True)), columns, read, field)
     parts: dict[str, Rows] = {}
     named: tuple[str, ...] = ()
     for split, paths in listed.items():
@@ -207,6 +220,8 @@ def text_split(rows: Rows, targets: torch.Tensor) -> TextSplit:
 
 def contents(rows: Rows, place: Place) -> Sequence[File]:
     """The files of the rows: those that the cells name, or the cells themselves."""
+    if isinstance(rows.samples, RowGroups):
+        return rows.samples
     assert isinstance(rows.samples, cells.Column)
     return place.files(rows.samples.cells.to_pylist()) if rows.samples.paths else cells.Contents(rows.samples)
 
@@ -281,8 +296,8 @@ class Reading:
 
     dataset: Dataset
     place: Place
-    copies: dict[str, Path]
-    """On the local disk."""
+    files: dict[str, Path | PlacedFile]
+    """See `Read`."""
     columns: tuple[str, str]
     """Of the sample, of the label."""
     read: Read
@@ -291,60 +306,86 @@ class Reading:
 
 def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple[str, ...]]:
     """The rows of a split's files, and what its labels are called where they are numbers with names."""
-    chunks: list[pyarrow.Array] = []
+    found: list[pyarrow.ChunkedArray | RowGroups] = []
     kept: list[int] = []
     before = 0
     labels: list[tuple[str, ...]] = []
     places: list[str] = []
     unusable: list[str] = []
     named: tuple[str, ...] = ()
-    first: cells.Column | None = None
-    for path in paths:
-        table = opened(path, reading)
+    first: cells.Column | RowGroups | None = None
+    for path, table in zip(paths, tables_of(paths, reading), strict=True):
         named = named or table.names
         unusable += [f"{path}:{row} (damaged)" for row in table.damaged]
-        column = cells.samples_of(table.inputs, path, reading.columns[0], field=reading.field)
+        column = table.inputs
+        if not isinstance(column, RowGroups):
+            column = cells.samples_of(column, path, reading.columns[0], field=reading.field)
         first = first or column
         require_same(column, first, path, reading)
         told = cells.labels_of(
             table.labels, table.names, path, reading.columns[1], several=reading.dataset.multi_label, field=reading.field
         )
-        known = placed(column.cells, path, reading.place) if column.paths else column.cells
-        for index, (label, cell) in enumerate(zip(told, scalars(known), strict=True)):
+        known = content_of(column)
+        if isinstance(column, cells.Column) and column.paths:
+            known = placed(column.cells, path, reading.place)
+        for index, (label, why) in enumerate(zip(told, missing_samples(column, known), strict=True)):
             where = f"{path}:{table.rows[index] if table.rows else index + 1}"
             if label is None:
                 unusable.append(f"{where} (no label)")
-            elif why := missing_sample(column, cell):
+            elif why:
                 unusable.append(f"{where} ({why})")
             else:
                 kept.append(before + index)
                 labels.append(label)
                 places.append(where)
-        chunks += known.chunks
+        found.append(known)
         before += len(known)
     assert first is not None
-    samples = dataclasses.replace(first, cells=pyarrow.chunked_array(chunks, first.cells.type))
-    return Rows(split, samples.pick(kept), labels, places, unusable), named
+    return Rows(split, joined(first, found).pick(kept), labels, places, unusable), named
+
+
+def tables_of(paths: list[str], reading: Reading) -> Iterator[Table]:
+    """The tables of these files; those that are far away several at a time."""
+    far = any(isinstance(reading.files[path], PlacedFile) for path in paths)
+    with ThreadPoolExecutor(THREADS if far else 1, thread_name_prefix="tables") as pool:
+        yield from pool.map(lambda path: opened(path, reading), paths)
+
+
+def content_of(column: cells.Column | RowGroups) -> pyarrow.ChunkedArray | RowGroups:
+    """What has a length."""
+    return column if isinstance(column, RowGroups) else column.cells
+
+
+def joined(first: cells.Column | RowGroups, parts: list[Any]) -> Picked:
+    """The samples of all files, of which `first` are those of the first."""
+    if isinstance(first, RowGroups):
+        return RowGroups.whole([group for part in parts for group in part.groups])
+    return dataclasses.replace(first, cells=pyarrow.chunked_array([chunk for part in parts for chunk in part.chunks], first.cells.type))
 
 
 def opened(path: str, reading: Reading) -> Table:
     """The rows of one file; raises InvalidManifest for a column that it does not have, DataUnreadable where it can't be read."""
     try:
-        return reading.read(reading.copies[path], *reading.columns)
+        return reading.read(reading.files[path], *reading.columns)
     except MissingColumn as error:
         raise missing(error, path, reading.columns, field=reading.field) from None
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         raise DataUnreadable(f"{path} can't be read: {error}", hint="make the file again", field=f"{reading.field}.source") from error
 
 
-def require_same(column: cells.Column, first: cells.Column, path: str, reading: Reading) -> None:
+def require_same(column: cells.Column | RowGroups, first: cells.Column | RowGroups, path: str, reading: Reading) -> None:
     """Raise DataUnreadable where one file holds texts and another images."""
-    if (column.medium, column.cells.type) != (first.medium, first.cells.type) and len(column.cells) and len(first.cells):
+    if kind_of(column) != kind_of(first) and len(content_of(column)) and len(content_of(first)):
         raise DataUnreadable(
             f"column {reading.columns[0]} of {path} holds {column.medium}s, that of other files {first.medium}s",
             hint="give all files samples of one kind",
             field=f"{reading.field}.inputColumn",
         )
+
+
+def kind_of(column: cells.Column | RowGroups) -> object:
+    """What all files have in common; what is in files that are not here is not asked."""
+    return RowGroups if isinstance(column, RowGroups) else (column.medium, column.cells.type)
 
 
 def placed(paths: pyarrow.ChunkedArray, table: str, place: Place) -> pyarrow.ChunkedArray:
@@ -360,9 +401,11 @@ def placed(paths: pyarrow.ChunkedArray, table: str, place: Place) -> pyarrow.Chu
     return pyarrow.chunked_array([pyarrow.array([find(cell) for cell in paths.to_pylist()], pyarrow.large_string())])
 
 
-def scalars(column: pyarrow.ChunkedArray) -> Iterator[pyarrow.Scalar]:
-    """Cell after cell."""
-    return (scalar for chunk in column.chunks for scalar in chunk)
+def missing_samples(column: cells.Column | RowGroups, known: pyarrow.ChunkedArray | RowGroups) -> Iterator[str]:
+    """Of each row why it has no sample; empty where it has one, or where that shows when it is decoded."""
+    if isinstance(column, RowGroups):
+        return iter([""] * len(column))
+    return (missing_sample(column, scalar) for chunk in known.chunks for scalar in chunk)
 
 
 def missing_sample(column: cells.Column, cell: pyarrow.Scalar) -> str:

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,7 +45,7 @@ class Cache:
         missing = {path: entry for path, entry in zip(paths, objects, strict=True) if not used(path)}
         if missing:
             try:
-                with self.locked(next(iter(missing))):
+                with self.locked(paths[0]):  # that others who want the same lock, too
                     self.fill(store, {path: entry for path, entry in missing.items() if not path.exists()})
             except OSError as error:
                 raise map_os_error(error, f"keep copies of {store.uri} in {self.folder}") from error
@@ -55,21 +55,46 @@ class Cache:
         """Bring them aside, then put each in its place."""
         if not missing:
             return
-        incoming = self.folder / INCOMING / secrets.token_hex(8)
-        incoming.mkdir(parents=True)
-        try:
-            self.make_room(sum(entry.size for entry in missing.values()))
+        with self.aside(sum(entry.size for entry in missing.values())) as incoming:
             entries = list(missing.values())
             store.download("", incoming, [entry.key for entry in entries], listed=entries)
             for path, entry in missing.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 safe_path(incoming, entry.key).replace(path)
+
+    def part_of(self, store: Store, entry: ObjectInfo, part: str, *, origin: str) -> Path:
+        """Where a part of an object is kept; see `make`."""
+        return self.folder / name_of(f"{part} of {origin} {store.uri}", entry)
+
+    def make(self, path: Path, size: int, write: Callable[[Path], None]) -> None:
+        """Have `write` make what is kept there, about `size` bytes, where it is missing. Raises what `write` raises, StorageFailure
+        without room."""
+        if used(path):
+            return
+        try:
+            with self.locked(path):
+                if not path.exists():
+                    with self.aside(size) as incoming:
+                        write(incoming / "part")
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        (incoming / "part").replace(path)
+        except OSError as error:
+            raise map_os_error(error, f"keep {path}") from error
+
+    @contextlib.contextmanager
+    def aside(self, size: int) -> Iterator[Path]:
+        """A folder for what is on its way, with room for `size` bytes."""
+        incoming = self.folder / INCOMING / secrets.token_hex(8)
+        incoming.mkdir(parents=True)
+        try:
+            self.make_room(size)
+            yield incoming
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
 
     @contextlib.contextmanager
     def locked(self, path: Path) -> Iterator[None]:
-        """Alone among those whose first missing copy has this name, or one like it."""
+        """Alone among those whose first copy has this name, or one like it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{path.parent.name}{LOCK}").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

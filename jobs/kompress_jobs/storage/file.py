@@ -49,6 +49,13 @@ class FileStore:
             while chunk := file.read(CHUNK):
                 yield chunk
 
+    def read_part(self, entry: ObjectInfo, start: int, stop: int) -> bytes:
+        with self._boundary("read", entry.key), self._open(entry.key) as file:
+            if _etag(os.fstat(file.fileno())) != entry.etag:
+                raise changed(str(self._path(entry.key)))
+            file.seek(start)
+            return file.read(stop - start)
+
     def write(self, key: str, content: bytes) -> None:
         path = self._path(key)
         with self._boundary("write", key), self._temporary(path, content) as temporary:

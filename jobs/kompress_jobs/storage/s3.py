@@ -62,6 +62,9 @@ class S3Store:
     def stream(self, key: str) -> Iterator[bytes]:
         return self._stream(key, lambda _: None)
 
+    def read_part(self, entry: ObjectInfo, start: int, stop: int) -> bytes:
+        return b"".join(self._stream(entry.key, lambda _: None, part=range(start, stop), etag=entry.etag)) if start < stop else b""
+
     def write(self, key: str, content: bytes) -> None:
         with self._boundary("PutObject", key):
             self._client().put_object(**self._address(key), Body=content)
@@ -174,15 +177,17 @@ class S3Store:
                 time.sleep(delay)
             paths = broken
 
-    def _stream(self, key: str, tell_etag: Callable[[str], None]) -> Iterator[bytes]:
-        offset, etag, backoff = 0, "", None
+    def _stream(self, key: str, tell_etag: Callable[[str], None], *, part: range | None = None, etag: str = "") -> Iterator[bytes]:
+        """The object, or a part of the one with this ETag."""
+        offset, last = (part.start, str(part[-1])) if part else (0, "")
+        backoff = None
         while True:
             with self._boundary("GetObject", key):
-                resume = {"Range": f"bytes={offset}-", "IfMatch": etag} if offset else {}
+                resume = {"Range": f"bytes={offset}-{last}", "IfMatch": etag} if etag else {}
                 try:
                     answer = self._client().get_object(**self._address(key), **resume)
                 except ClientError as error:
-                    if offset and error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
+                    if etag and error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
                         raise changed(self._where(key)) from error
                     raise
                 if not etag:

@@ -33,6 +33,9 @@ class Store(Protocol):
     def stream(self, key: str) -> Iterator[bytes]:
         """The object in chunks of at most CHUNK bytes, going on where a broken connection left off."""
 
+    def read_part(self, entry: ObjectInfo, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop` of a listed object; raises ArtifactCorrupt where it has another ETag now."""
+
     def write(self, key: str, content: bytes) -> None:
         """Make or overwrite the object; a reader sees the old or the new one, whole."""
 

@@ -54,6 +54,29 @@ def test_what_has_changed_is_another_copy_and_what_changes_meanwhile_is_refused(
         copies.bring(store, before[1:2], origin="")
 
 
+def test_a_part_is_made_once_and_one_that_could_not_be_made_is_not_there(store: FileStore, copies: Cache) -> None:
+    entry = next(store.list())
+    made: list[int] = []
+
+    def write(target: Path) -> None:
+        made.append(1)
+        target.write_bytes(b"half")
+        if len(made) == 1:
+            raise ArtifactCorrupt("torn", hint="again")
+
+    path = copies.part_of(store, entry, "column 1", origin="")
+    with pytest.raises(ArtifactCorrupt):
+        copies.make(path, 4, write)
+    for _ in range(2):
+        copies.make(path, 4, write)
+    assert path.read_bytes() == b"half"
+    assert len(made) == 2
+    others = {copies.part_of(store, entry, "column 2", origin=""), *copies.bring(store, [entry], origin="")}
+    assert path not in others
+    assert len(others) == 2
+    assert not list((copies.folder / cache.INCOMING).iterdir())
+
+
 def test_the_same_key_of_two_servers_are_two_copies(store: FileStore, copies: Cache) -> None:
     entry = next(store.list())
     one, other = (copies.bring(store, [entry], origin=origin)[0] for origin in ("http://here", "http://there"))

@@ -36,6 +36,16 @@ def test_what_is_written_can_be_read_headed_listed_and_removed(store: FileStore)
     assert not (store.root / "a" / "b").exists()
 
 
+def test_a_part_is_of_the_object_that_was_listed(store: FileStore) -> None:
+    """Else a table is put together from two."""
+    store.write("table", b"0123456789")
+    (entry,) = store.list()
+    assert store.read_part(entry, 2, 5) == b"234"
+    store.write("table", b"abcdefghij")
+    with pytest.raises(ArtifactCorrupt, match="table was overwritten"):
+        store.read_part(entry, 2, 5)
+
+
 def test_a_key_that_is_not_there_is_named(store: FileStore) -> None:
     assert store.head("nothing/here") is None
     assert list(store.list("nothing/")) == []

@@ -184,24 +184,51 @@ def test_texts_that_datasets_saved_and_a_torn_file(tmp_path: Path) -> None:
         load(tmp_path / "torn.arrow", "arrow", tmp_path)
 
 
-@pytest.mark.parametrize(("content", "noun"), [(png, "image"), (wav, "clip")])
+@pytest.mark.parametrize("content", [png, wav])
 def test_cells_without_a_file_and_files_that_can_not_be_decoded_are_named_by_their_row(
-    content: Callable[[int], bytes], noun: str, tmp_path: Path
+    content: Callable[[int], bytes], tmp_path: Path
 ) -> None:
     found = rows(content)
     found[3]["file"], found[5]["file"], found[7]["label"] = None, b"", None
     found[8]["file"] = content(8)[:30]
     as_parquet(tmp_path / "set", found)
     read = load(tmp_path / "set", "parquet", tmp_path, maxUnreadableFraction=0.5)
-    assert read.unreadable["train"] == [
-        "train.parquet:9",
-        f"train.parquet:4 (no {noun})",
-        f"train.parquet:6 (no {noun})",
-        "train.parquet:8 (no label)",
-    ]
     assert len(everything(read)) == COUNT - 4
-    with pytest.raises(DataUnreadable, match=rf"train\.parquet:4 \(no {noun}\)"):
+    named = [name for names in read.unreadable.values() for name in names]
+    assert sorted(named) == [*(f"train.parquet:{row}" for row in (4, 6)), "train.parquet:8 (no label)", "train.parquet:9"]
+    with pytest.raises(DataUnreadable, match=r"1 of 24 rows of split train .* train\.parquet:8 \(no label\)"):
         load(tmp_path / "set", "parquet", tmp_path)
+    found[7]["label"] = LABELS[1]
+    parquet.write_table(pyarrow.Table.from_pylist(found), tmp_path / "set/train.parquet")
+    with pytest.raises(DataUnreadable, match=r"can't be read, .* train\.parquet:\d"):
+        everything(load(tmp_path / "set", "parquet", tmp_path))
+
+
+def test_a_row_group_of_damaged_images_costs_its_own_rows(tmp_path: Path) -> None:
+    as_parquet(tmp_path / "set", rows(png))
+    file = tmp_path / "set/train.parquet"
+    content = bytearray(file.read_bytes())
+    start = parquet.ParquetFile(file).metadata.row_group(1).column(0).dictionary_page_offset
+    content[start : start + 40] = b"\xff" * 40
+    file.write_bytes(content)
+    found = load(tmp_path / "set", "parquet", tmp_path, maxUnreadableFraction=0.5)
+    assert [number for number, _ in everything(found)] == [number for number in range(COUNT) if number not in range(7, 14)]
+    named = {name for names in found.unreadable.values() for name in names}
+    assert named == {f"train.parquet:{row}" for row in range(8, 15)}
+
+
+def test_a_table_that_is_made_anew_while_it_is_in_use_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one epoch is of two data sets."""
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    as_parquet(tmp_path / "set", rows(png))
+    (tmp_path / "set/train.parquet").rename(tmp_path / "set/one.parquet")
+    splits = {"train": "one", "validation": "two", "test": "three"}
+    for name in ("two", "three"):
+        (tmp_path / f"set/{name}.parquet").write_bytes((tmp_path / "set/one.parquet").read_bytes())
+    train = load(tmp_path / "set", "parquet", tmp_path, splits=splits, imageSize=8).train
+    parquet.write_table(pyarrow.Table.from_pylist(rows(png)), tmp_path / "set/one.parquet")
+    with pytest.raises(DataUnreadable, match=r"one\.parquet was overwritten while it was in use"):
+        train.read(torch.arange(len(train)))
 
 
 def test_a_path_that_leads_nowhere_or_out_of_the_set_is_named(tmp_path: Path) -> None:
