@@ -23,6 +23,7 @@ from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.granularities import layer
 from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded, redescribed
+from kompress_jobs.modules import layout
 from kompress_jobs.planning.rehearsal import Room
 from kompress_jobs.samples import Inputs, place
 from kompress_jobs.training import taps, teacher_cache
@@ -41,6 +42,8 @@ def run(context: StageContext) -> StageOutput:
     student = take_student(bench, spec, teachers[0])
     require_one_label_map(teachers, student, field=bench.field())
     before = bench.before("teacher0", teachers[0])
+    for teacher in teachers:
+        layout.channels_last(teacher.model)
     warn_of_size(bench, teachers, student)
     student.model.requires_grad_(True)
     weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), context.device)

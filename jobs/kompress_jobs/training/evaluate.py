@@ -8,6 +8,7 @@ from torch import nn
 
 from kompress_jobs.data import Split
 from kompress_jobs.measure.classification import Figures
+from kompress_jobs.modules import layout
 from kompress_jobs.preprocessing import Preprocessing
 from kompress_jobs.samples import move, place
 from kompress_jobs.training.gang import Gang
@@ -15,7 +16,6 @@ from kompress_jobs.training.gang import Gang
 BATCH = 256
 
 
-@torch.inference_mode()
 def predict(
     model: nn.Module, split: Split, task: ModuleType, preprocessing: Preprocessing, gang: Gang, rows: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,13 +25,14 @@ def predict(
     """
     model.eval()
     scores, positions = [], []
-    for chunk in gang.share(torch.arange(len(split)) if rows is None else rows).split(BATCH):
-        samples, found = split.read(chunk)
-        if len(found):
-            samples = move(samples, gang.device)
-            inputs = place(preprocessing(samples), gang.device)
-            scores.append(task.logits(model(*inputs), samples).float().cpu())
-            positions.append(chunk[found])
+    with layout.computing(model), torch.inference_mode():
+        for chunk in gang.share(torch.arange(len(split)) if rows is None else rows).split(BATCH):
+            samples, found = split.read(chunk)
+            if len(found):
+                samples = move(samples, gang.device)
+                inputs = place(preprocessing(samples), gang.device)
+                scores.append(task.logits(model(*inputs), samples).float().cpu())
+                positions.append(chunk[found])
     shape = scores[0].shape[1:] if scores else ()
     sizes = gang.gather(torch.tensor([[*shape, 0, 0][:2]])).amax(0)  # of a rank that has no sample, those of the others
     mine = torch.cat(scores) if scores else torch.zeros(0, *sizes[sizes > 0].tolist())

@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from kompress_api.training import Optimizer, Parallelism, Precision, Training
+from kompress_jobs.modules import layout
 from kompress_jobs.training.sharding import gathered, local, sharded
 
 Tensors = dict[str, torch.Tensor]
@@ -133,6 +134,7 @@ class State:
             self.whole.load_state_dict(gathered(self.model.state_dict() if chosen is None else chosen))
         elif chosen is not None:
             self.model.load_state_dict(chosen)
+        layout.channels_first(self.model if self.whole is None else self.whole)
 
 
 def copy_of(model: nn.Module) -> Tensors:
@@ -148,7 +150,8 @@ def build_state(
     fresh: Collection[str] = (),
     start: Tensors | None = None,
 ) -> State:
-    """A fresh state: biases and norms are not decayed, frozen parameters are left out.
+    """A fresh state: biases and norms are not decayed, frozen parameters are left out. Convolutions lie as they compute until it is
+    finished (`modules/layout.py`).
 
     `scales` are factors of the learning rate by parameter, 1 where there is none; `fresh` are parameters that brought nothing along;
     `start` is where an earlier training of the same stage began. Collective with FSDP2, which a single process does without.
@@ -156,6 +159,8 @@ def build_state(
     itself = model
     if settings.parallelism is Parallelism.FSDP2 and dist.is_initialized():
         model = sharded(itself)
+    else:
+        layout.channels_last(itself)  # before the optimizer's state is made after the parameters
     groups: dict[tuple[bool, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
