@@ -1,5 +1,5 @@
-"""Convolutions on a CPU compute with their channels last, or a training takes up to half as long again (docs/performance.md); files hold them
-as everybody else does."""
+"""Convolutions on a CPU compute with their channels last, or a training takes up to half as long again; files hold them as everybody else
+does."""
 
 from collections.abc import Callable
 
