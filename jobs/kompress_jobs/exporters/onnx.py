@@ -20,6 +20,8 @@ QUANTIZER = "onnx_runtime"
 MODES = tuple(QuantizeMode)
 OPSETS = range(18, 24)
 """What torch's exporter writes without converting between versions, which may silently leave the graph as it is."""
+FLOAT = 1
+"""onnx.TensorProto.FLOAT."""
 METADATA = "kompress"
 """Key of the model's own metadata: labels and preprocessing, as JSON."""
 
@@ -54,6 +56,7 @@ def lower(
             verbose=False,
         )
     assert program is not None
+    _add_as_sum(program.model.graph)
     program.model.metadata_props[METADATA] = json.dumps(metadata, sort_keys=True)
     if recipe is None:
         program.save(str(path))
@@ -62,6 +65,16 @@ def lower(
     program.save(str(plain))
     onnx_runtime.apply(plain, path, dict(recipe))
     plain.unlink()
+
+
+def _add_as_sum(graph: Any) -> None:
+    """An addition that LayerNormalization reads becomes a Sum of two, which says the same. ONNX Runtime makes of the two one kernel for the
+    CPU, SkipLayerNormalization, which takes 7 times as long as both (1.32; 384 and 768 columns, 16 to 1,024 rows)."""
+    for node in graph:
+        if node.op_type == "LayerNormalization":
+            read = node.inputs[0].producer()
+            if read is not None and read.op_type == "Add" and read.outputs[0].dtype == FLOAT:
+                read.op_type = "Sum"
 
 
 def open_engine(path: Path, threads: int) -> Engine:

@@ -2,10 +2,11 @@
 
 Activations are unsigned and weights signed bytes, one scale a channel: with both signed the same graph is slower than float
 (0.6 x against 4 x the speed on ResNet-18), and graphs of PT2E's quantizers are too (0.35 x). A sixteenth of the weights' range is
-left unused where the processor has no VNNI instructions, whose sums would overflow (`reduce_range`). What Softmax and LayerNormalization
-read stays in float: masks of attention (-3.4e38) and residual sums with a few large channels (T. Dettmers et al., 2022,
-https://arxiv.org/abs/2208.07339) need more than a byte; without that MiniLM fell from 0.61 to 0.37 right. In modes Dynamic and WeightOnly
-embeddings, which are most of a small language model's bytes, are kept as signed bytes with a scale a row; what is looked up becomes float.
+left unused where the processor has no VNNI instructions, whose sums would overflow (`reduce_range`). Of transformers only layers with
+weights and products of attention are computed in bytes, and give floats: masks (-3.4e38) and residual sums with a few large channels
+(T. Dettmers et al., 2022, https://arxiv.org/abs/2208.07339) need more than a byte, without which MiniLM fell from 0.61 to 0.37 right, and
+what is added to a float is fused with what follows. In modes Dynamic and WeightOnly embeddings, which are most of a small language
+model's bytes, are kept as signed bytes with a scale a row; what is looked up becomes float.
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -32,6 +33,8 @@ SCHEMES: dict[QuantizeMode, tuple[Scheme, ...]] = {
 LINEAR = ("MatMul", "Gemm")
 READS_FLOATS = ("Softmax", "LayerNormalization")
 """What attention and the residual sums of a transformer end in."""
+WEIGHED = (*LINEAR, "Conv", "ConvTranspose", "Gather")
+"""What becomes bytes in a graph with those; a Gather is an embedding's."""
 LEAST_COLUMNS = 32
 """Of an embedding that is worth a scale a row."""
 BLOCK = 32
@@ -117,6 +120,7 @@ def _prepared(source: Path, folder: Path) -> Path:
 def _static(source: Path, target: Path, recipe: Recipe, cache: Path, reader: _Reader | None) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 
+    transforms = any(node.op_type in READS_FLOATS for node in nodes_of(source))
     quantize_static(
         str(source),
         str(target),
@@ -125,17 +129,12 @@ def _static(source: Path, target: Path, recipe: Recipe, cache: Path, reader: _Re
         reduce_range=not has_vnni(),
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=ignored(source, recipe["ignore"]) + _in_float(source),
+        nodes_to_exclude=ignored(source, recipe["ignore"]),
+        op_types_to_quantize=list(WEIGHED) if transforms else None,
+        extra_options={"OpTypesToExcludeOutputQuantization": list(LINEAR)} if transforms else {},
         calibrate_method=CalibrationMethod[recipe["calibration"]],
         calibration_cache_path=cache,
     )
-
-
-def _in_float(graph: Path) -> list[str]:
-    """Nodes that stay as they are in a static graph: Softmax, LayerNormalization, and the additions that they read."""
-    nodes = nodes_of(graph)
-    read = {name for node in nodes if node.op_type in READS_FLOATS for name in node.input}
-    return [node.name for node in nodes if node.op_type in READS_FLOATS or (node.op_type == "Add" and node.output[0] in read)]
 
 
 def _dynamic(source: Path, target: Path, recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from perf.engine import jobs
 from perf.engine.jobs import Made
-from perf.engine.peers import answer
+from perf.engine.peers import answer, as_torch_writes
 from perf.engine.quantized import ITERATIONS, SAMPLES, rows
 from perf.recorder import Goal, Row, Told
 from perf.shipped import gains
@@ -46,7 +46,7 @@ def beside_olive(title: str, spec: dict[str, Any], made: dict[str, Made], iterat
     }
     what = f"whole pipeline of {title}"
     with tempfile.TemporaryDirectory() as folder:
-        graph = str(made["plain"].folder / "model.onnx")
+        graph = as_torch_writes(made["plain"].folder / "model.onnx", folder)
         lowered = answer("pipeline_olive", {**given, "graph": graph, "samples": SAMPLES, "written": folder}, peer="olive")
         files = {"ours": str(made["ship"].folder / "model.onnx"), PEER: lowered["file"]}
         found = answer("race", {**given, "files": files, "iterations": iterations}, threads=1)

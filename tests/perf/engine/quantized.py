@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.engine.originals import EXPORT, INT8, MINILM, RESNET, WORDS, Original
-from perf.engine.peers import answer
+from perf.engine.peers import answer, as_torch_writes
 from perf.recorder import Goal, Row, Told, compared_shares
 
 SAMPLES = 512
@@ -26,8 +26,8 @@ def results(originals: tuple[Original, ...] = (RESNET, MINILM, WORDS), iteration
     for original in originals:
         made = original.run("int8", 0, stages)
         given = original.given(made["adapt"], 0, original.training)
-        graph = str(made["plain"].folder / "model.onnx")
         with tempfile.TemporaryDirectory() as folder:
+            graph = as_torch_writes(made["plain"].folder / "model.onnx", folder)
             files = {"ours": str(made["ship"].folder / "model.onnx"), "ours, OpenVINO": str(made["ship"].folder / "model1.xml")}
             for peer, script, suffix in PEERS:
                 written = str(Path(folder) / f"{script}{suffix}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy
 import onnx
+import onnxruntime
 import pytest
 import tiny_models
 import torch
@@ -209,6 +210,18 @@ def test_static_ranges_leave_attention_its_masks(form: FormatType, method: str, 
         nodes = onnx.load(str(tmp_path / "model.onnx")).graph.node
         read = {name for node in nodes if node.op_type in ("Softmax", "LayerNormalization") for name in node.input[:1]}
         assert not [node.name for node in nodes if node.op_type == "DequantizeLinear" and node.output[0] in read], "residual sums"
+        kernels = optimized(tmp_path / "model.onnx")
+        assert "MatMulIntegerToFloat" in kernels
+        assert "SkipLayerNormalization" not in kernels, "one that takes seven times as long as the two that it stands for"
+
+
+def optimized(graph: Path) -> set[str]:
+    """The kernels that ONNX Runtime has made of a graph."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(graph.with_suffix(".optimized.onnx"))
+    options.log_severity_level = 3  # it warns that the file is for this processor
+    onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    return {node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node}
 
 
 def test_openvino_leaves_alone_what_the_recipe_says(tmp_path: Path) -> None:
