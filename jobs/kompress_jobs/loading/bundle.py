@@ -22,6 +22,7 @@ from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, UnsafeFile
 from kompress_jobs import models
 from kompress_jobs.modules import history
 from kompress_jobs.preprocessing import AnyPreprocessing
+from kompress_jobs.samples import Inputs, place
 
 DESCRIPTION = "bundle.json"
 WEIGHTS = "model.safetensors"
@@ -90,6 +91,10 @@ class Loaded:
     """Weights that did not come with the model: the library's did not fit, or the head is a new one."""
     told: tuple[str, ...] = ()
     """What people should know of weights that were taken over from elsewhere."""
+
+    def sample(self) -> Inputs:
+        """Inputs of the right shape and type where the model is; their content means nothing."""
+        return place(self.description.preprocessing.sample(), next(self.model.parameters()).device)
 
 
 def redescribed(found: Loaded, **update: Any) -> Loaded:

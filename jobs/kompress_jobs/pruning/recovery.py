@@ -19,7 +19,7 @@ from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.modules import structure
 from kompress_jobs.pruning.calibration import Calibration
 from kompress_jobs.pruning.selection import SCHEDULES
-from kompress_jobs.samples import move, place
+from kompress_jobs.samples import move
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.checkpoint import Saved
 from kompress_jobs.training.objective import task_objective
@@ -57,8 +57,7 @@ class Methods:
 
     def pruner(self, found: Loaded, spec: Prune, *, field: str) -> Pruner:
         """For this model, which is changed in place."""
-        device = next(found.model.parameters()).device
-        sample = place(found.description.preprocessing.sample(), device)
+        sample = found.sample()
         head = structure.head_of(found.model, sample)
         return self.granularity.Pruner(found.model, sample, self.importance, spec, head, field=field)
 
@@ -117,7 +116,7 @@ class Steps:
                 self.layers = pruner.explain(worths)
             if spec.recovery is None or not self.epochs[step]:
                 continue
-            state = build_state(found.model, spec.recovery)
+            state = build_state(found.model, spec.recovery, sample=found.sample())
             if resumed:
                 bench.checkpoints.restore(resumed, state)
             pruner.hold(state.optimizer)

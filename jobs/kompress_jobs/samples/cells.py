@@ -84,8 +84,8 @@ def samples_of(column: pyarrow.ChunkedArray, path: str, name: str, *, field: str
 def holds_files(kind: pyarrow.DataType) -> bool:
     """Whether cells of this type are files."""
     kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-    if pyarrow.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
+    if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
     return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
 

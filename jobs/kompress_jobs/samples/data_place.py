@@ -4,16 +4,16 @@ import contextlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
-from kompress_api.errors import ArtifactCorrupt, DataUnreadable
+from kompress_api.errors import ArtifactMissing, DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs.samples.encoded import File, Openable
 from kompress_jobs.storage.cache import Cache, node_cache
-from kompress_jobs.storage.file import FileStore
+from kompress_jobs.storage.file import FileStore, without_inode
 from kompress_jobs.storage.objects import ObjectInfo
 from kompress_jobs.storage.store import Store, listing
 
@@ -45,6 +45,8 @@ class PlacedFile:
     cache: Cache
     origin: str
     field: str
+    near: bool
+    """See `Place`."""
 
     def open(self) -> "Parts":
         """Its content, of which no more is brought than is read."""
@@ -108,10 +110,12 @@ class LocalPlace:
 
     def file(self, path: str) -> PlacedFile:
         store = FileStore(self.folder.absolute().as_uri())
-        entry = store.head(path)
+        with told_as_data(self.field):
+            entry = store.head(path)
         if entry is None:
-            raise DataUnreadable(f"{self.folder / path} is gone", hint="run again", field=f"{self.field}.source")
-        return PlacedFile(store, entry, self.cache, "", self.field)
+            raise DataUnreadable(f"{self.folder / path} is no file", hint="mend the link, or remove it", field=f"{self.field}.source")
+        # Some network file systems give a file another inode when it is looked at again.
+        return PlacedFile(store, replace(entry, etag=without_inode(entry.etag)), self.cache, "", self.field, near=True)
 
 
 class RemotePlace:
@@ -130,7 +134,7 @@ class RemotePlace:
             return self.cache.bring(self.store, [self.objects[path] for path in paths], origin=self.origin)
 
     def file(self, path: str) -> PlacedFile:
-        return PlacedFile(self.store, self.objects[path], self.cache, self.origin, self.field)
+        return PlacedFile(self.store, self.objects[path], self.cache, self.origin, self.field, near=False)
 
     def files(self, paths: Sequence[str]) -> "Streamed":
         return Streamed(self, paths)
@@ -158,10 +162,10 @@ class Streamed(Openable):
 
 @contextlib.contextmanager
 def told_as_data(field: str) -> Iterator[None]:
-    """A file that has changed is the data set's fault."""
+    """A file that has changed or is gone is the data set's fault."""
     try:
         yield
-    except ArtifactCorrupt as error:
+    except ArtifactMissing as error:  # ArtifactCorrupt too
         raise DataUnreadable(error.message, hint=error.hint, field=f"{field}.source") from error
 
 

@@ -27,9 +27,11 @@ from kompress_jobs.storage.cache import used
 
 log = logging.getLogger(__name__)
 BATCH = 64
-"""Rows that are in memory at once while a row group is copied."""
+"""Most rows that are in memory at once while a row group is copied."""
 BUFFER = 8 << 20
-"""Bytes that are asked for at once."""
+"""Bytes that are asked for at once, and about those that such rows have."""
+DAMAGED = (pyarrow.ArrowInvalid, pyarrow.ArrowSerializationError, OSError)
+"""What pyarrow raises for bytes that can't be decoded."""
 OFFSET = 8
 """Bytes of an offset."""
 
@@ -51,14 +53,12 @@ class RowGroup:
     @cached_property
     def size(self) -> int:
         """Bytes of all cells."""
-        group = self.footer.row_group(self.number)
-        leaves = (group.column(index) for index in range(group.num_columns))
-        return sum(leaf.total_uncompressed_size for leaf in leaves if leaf.path_in_schema.partition(".")[0] == self.column)
+        return size_of(self.footer, self.number, self.column)
 
     @cached_property
     def copy(self) -> Path:
         """Where this node keeps them."""
-        return self.file.copy_of(f"row group {self.number} column {self.column}")
+        return self.file.copy_of(f"cells of row group {self.number} column {self.column}")
 
     def bring(self) -> None:
         """Make the copy, where it is missing."""
@@ -69,20 +69,21 @@ class RowGroup:
         offsets = [OFFSET * (self.rows + 1)]
         with self.file.open() as raw, target.open("wb") as copy:
             copy.seek(offsets[0])
-            for cell in self.cells(raw):
+            for cell in self.contents(raw):
                 copy.write(cell)
                 offsets.append(offsets[-1] + len(cell))
             offsets += offsets[-1:] * (self.rows + 1 - len(offsets))
             copy.seek(0)
             copy.write(numpy.array(offsets, dtype="<i8").tobytes())
 
-    def cells(self, raw: Parts) -> Iterator[bytes]:
-        """As they stand in the file, up to where it is damaged."""
+    def contents(self, raw: Parts) -> Iterator[bytes]:
+        """The cells as they stand in the file, up to where it is damaged."""
+        rows = min(BATCH, max(1, BUFFER * self.rows // max(1, self.size)))
         try:
             with parquet.ParquetFile(raw, metadata=self.footer, buffer_size=BUFFER, pre_buffer=False) as table:
-                for batch in table.iter_batches(BATCH, row_groups=[self.number], columns=[self.column], use_threads=False):
+                for batch in table.iter_batches(rows, row_groups=[self.number], columns=[self.column], use_threads=False):
                     yield from (cell.as_py() or b"" for cell in cells.files_in(batch.column(0)))
-        except (pyarrow.ArrowException, OSError) as error:
+        except DAMAGED as error:
             log.warning("%s: row group %d is damaged: %s", self.file.entry.key, self.number + 1, error)
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes]:
@@ -98,9 +99,22 @@ class RowGroup:
         """The copy."""
         while True:
             try:
-                return self.copy.open("rb")
+                copy = self.copy.open("rb")
             except FileNotFoundError:  # never brought, or another process made room just then
                 self.bring()
+                continue
+            copy.seek(OFFSET * self.rows)
+            if copy.read(OFFSET) == struct.pack("<q", copy.seek(0, io.SEEK_END)):
+                return copy
+            copy.close()  # torn when this node went down
+            self.copy.unlink(missing_ok=True)
+
+
+def size_of(footer: parquet.FileMetaData, number: int, column: str) -> int:
+    """Bytes of a column's cells in a row group."""
+    group = footer.row_group(number)
+    leaves = (group.column(index) for index in range(group.num_columns))
+    return sum(leaf.total_uncompressed_size for leaf in leaves if f"{leaf.path_in_schema}.".startswith(f"{column}."))
 
 
 @dataclass(frozen=True)

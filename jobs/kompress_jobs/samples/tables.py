@@ -320,12 +320,14 @@ def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple
         column = table.inputs
         if not isinstance(column, RowGroups):
             column = cells.samples_of(column, path, reading.columns[0], field=reading.field)
-        first = first or column
-        require_same(column, first, path, reading)
+        if not before:
+            first = column
+        elif len(table.labels):
+            require_same(column, first, path, reading)
         told = cells.labels_of(
             table.labels, table.names, path, reading.columns[1], several=reading.dataset.multi_label, field=reading.field
         )
-        known = content_of(column)
+        known: pyarrow.ChunkedArray | RowGroups = column if isinstance(column, RowGroups) else column.cells
         if isinstance(column, cells.Column) and column.paths:
             known = placed(column.cells, path, reading.place)
         for index, (label, why) in enumerate(zip(told, missing_samples(column, known), strict=True)):
@@ -338,26 +340,24 @@ def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple
                 kept.append(before + index)
                 labels.append(label)
                 places.append(where)
-        found.append(known)
-        before += len(known)
+        if len(table.labels):
+            found.append(known)
+        before += len(table.labels)
     assert first is not None
     return Rows(split, joined(first, found).pick(kept), labels, places, unusable), named
 
 
 def tables_of(paths: list[str], reading: Reading) -> Iterator[Table]:
-    """The tables of these files; those that are far away several at a time."""
-    far = any(isinstance(reading.files[path], PlacedFile) for path in paths)
-    with ThreadPoolExecutor(THREADS if far else 1, thread_name_prefix="tables") as pool:
+    """The tables of these files; where they are read by parts several at a time."""
+    if not any(isinstance(reading.files[path], PlacedFile) for path in paths):
+        yield from (opened(path, reading) for path in paths)
+        return
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="tables") as pool:
         yield from pool.map(lambda path: opened(path, reading), paths)
 
 
-def content_of(column: cells.Column | RowGroups) -> pyarrow.ChunkedArray | RowGroups:
-    """What has a length."""
-    return column if isinstance(column, RowGroups) else column.cells
-
-
 def joined(first: cells.Column | RowGroups, parts: list[Any]) -> Picked:
-    """The samples of all files, of which `first` are those of the first."""
+    """The samples of all files that have rows, of which `first` are those of the first."""
     if isinstance(first, RowGroups):
         return RowGroups.whole([group for part in parts for group in part.groups])
     return dataclasses.replace(first, cells=pyarrow.chunked_array([chunk for part in parts for chunk in part.chunks], first.cells.type))
@@ -375,7 +375,7 @@ def opened(path: str, reading: Reading) -> Table:
 
 def require_same(column: cells.Column | RowGroups, first: cells.Column | RowGroups, path: str, reading: Reading) -> None:
     """Raise DataUnreadable where one file holds texts and another images."""
-    if kind_of(column) != kind_of(first) and len(content_of(column)) and len(content_of(first)):
+    if kind_of(column) != kind_of(first):
         raise DataUnreadable(
             f"column {reading.columns[0]} of {path} holds {column.medium}s, that of other files {first.medium}s",
             hint="give all files samples of one kind",

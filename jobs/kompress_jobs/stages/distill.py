@@ -25,7 +25,7 @@ from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded, redescribed
 from kompress_jobs.modules import layout
 from kompress_jobs.planning.rehearsal import Room
-from kompress_jobs.samples import Inputs, place
+from kompress_jobs.samples import place
 from kompress_jobs.training import taps, teacher_cache
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.objective import class_weights, task_loss
@@ -43,12 +43,12 @@ def run(context: StageContext) -> StageOutput:
     require_one_label_map(teachers, student, field=bench.field())
     before = bench.before("teacher0", teachers[0])
     for teacher in teachers:
-        layout.channels_last(teacher.model)
+        layout.channels_last(teacher.model, teacher.sample())
     warn_of_size(bench, teachers, student)
     student.model.requires_grad_(True)
     weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), context.device)
     lesson = Lesson(spec, bench.task, teachers, student, weight, context.device, field=bench.field())
-    state = build_state(lesson.pupil, spec, fresh=lesson.fresh)
+    state = build_state(lesson.pupil, spec, fresh=lesson.fresh, sample=student.sample())
     saved = bench.checkpoints.newest()
     if saved is not None:
         bench.checkpoints.restore(saved, state)
@@ -86,8 +86,7 @@ def take_student(bench: Bench, spec: Distill, teacher: Loaded) -> Loaded:
 def shortened(teacher: Loaded, blocks: Sequence[int], *, field: str) -> Loaded:
     """A copy of the teacher with only these of its blocks; what it was quantized by does not fit the copy."""
     model = copy.deepcopy(teacher.model)
-    sample = place(teacher.description.preprocessing.sample(), next(model.parameters()).device)
-    change = layer.keep(model, sample, blocks, field=field)
+    change = layer.keep(model, teacher.sample(), blocks, field=field)
     return redescribed(Loaded(model, teacher.description), history=[*teacher.description.history, change], quantization=None)
 
 
@@ -244,7 +243,7 @@ class Lesson:
         return total
 
     def _pair(self, field: str) -> None:
-        own_sample = self._sample(self.student)
+        own_sample = self.student.sample()
         for index, teacher in enumerate(self.teachers):
             if self.spec.layer_mapping:
                 for number, entry in enumerate(self.spec.layer_mapping):
@@ -254,7 +253,7 @@ class Lesson:
                     self.pairs.append(Pair(index, own, theirs))
                 continue
             found = taps.paired(
-                taps.blocks(self.student.model, own_sample), taps.blocks(teacher.model, self._sample(teacher)), self.spec.patience
+                taps.blocks(self.student.model, own_sample), taps.blocks(teacher.model, teacher.sample()), self.spec.patience
             )
             if not found:
                 raise MethodRefused(
@@ -270,9 +269,9 @@ class Lesson:
     @torch.no_grad()
     def _build_projectors(self, device: torch.device) -> None:
         assert self.own_taps is not None
-        self.student.model.eval()(*self._sample(self.student))
+        self.student.model.eval()(*self.student.sample())
         for teacher in self.teachers:
-            teacher.model(*self._sample(teacher))
+            teacher.model(*teacher.sample())
         for place_of_pair, pair in enumerate(self.pairs):
             own, theirs = self.own_taps.found[pair.own], self.their_taps[pair.teacher].found[pair.theirs]
             if own.ndim != theirs.ndim:
@@ -285,9 +284,6 @@ class Lesson:
                 if hasattr(module, "projector"):
                     self.projected[(place_of_pair, place_of_loss)] = len(self.projectors)
                     self.projectors.append(module.projector(own, theirs))
-
-    def _sample(self, found: Loaded) -> Inputs:
-        return place(found.description.preprocessing.sample(), next(found.model.parameters()).device)
 
 
 def rehearse(stage: Stage, inputs: Mapping[str, Loaded], room: Room, *, field: str) -> Loaded:

@@ -13,7 +13,6 @@ from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.modules import structure
 from kompress_jobs.planning.rehearsal import Room
-from kompress_jobs.samples import place
 from kompress_jobs.strategies import Phase, Subject
 from kompress_jobs.training import depth
 from kompress_jobs.training.objective import task_objective
@@ -36,7 +35,7 @@ def run(context: StageContext) -> StageOutput:
     for number in range(first, len(lengths)):
         phase = course.phases[number]
         phase.apply(found.model)
-        state = build_state(found.model, spec, scales=course.scales, fresh=found.fresh, start=start)
+        state = build_state(found.model, spec, scales=course.scales, fresh=found.fresh, start=start, sample=found.sample())
         if saved and number == first:
             bench.checkpoints.restore(saved, state)
         start = state.start
@@ -58,7 +57,7 @@ class Course:
     @classmethod
     def of(cls, found: Loaded, spec: FineTune, seed: int, *, field: str) -> "Course":
         """Let the strategy prepare the model. Raises MethodRefused for what it can't do with it."""
-        sample = place(found.description.preprocessing.sample(), next(found.model.parameters()).device)
+        sample = found.sample()
         strategy = registry.load("strategies", spec.strategy, field=f"{field}.strategy")
         subject = Subject(found.model, spec, structure.head_of(found.model, sample), sample, seed, field)
         scales = depth.scales(subject.depths, spec.layer_decay) if spec.layer_decay != 1 else {}

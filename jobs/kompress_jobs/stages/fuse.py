@@ -15,7 +15,6 @@ from kompress_jobs.loading import assemble
 from kompress_jobs.loading.bundle import Loaded, redescribed
 from kompress_jobs.modules import batch_norm, ensemble
 from kompress_jobs.planning.rehearsal import Room
-from kompress_jobs.samples import place
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse as refuse_settings
 from kompress_jobs.training.state import build_state, copy_of
@@ -38,8 +37,7 @@ def run(context: StageContext) -> StageOutput:
     if spec.training is not None:
         train(bench, spec, found)
     if spec.fold_batch_norm:
-        sample = place(found.description.preprocessing.sample(), context.device)
-        change = batch_norm.fold(found.model, sample, field=bench.field("foldBatchNorm"))
+        change = batch_norm.fold(found.model, found.sample(), field=bench.field("foldBatchNorm"))
         found = redescribed(found, history=[*found.description.history, change]) if change else found
     return bench.finish(found, before, {"fuse": details}, role="model0")
 
@@ -78,7 +76,7 @@ def train(bench: Bench, spec: Fuse, found: Loaded) -> None:
     found.model.requires_grad_(head is None)
     if head is not None:
         head.requires_grad_(True)
-    state = build_state(found.model, spec.training)
+    state = build_state(found.model, spec.training, sample=found.sample())
     saved = bench.checkpoints.newest()
     if saved is not None:
         bench.checkpoints.restore(saved, state)

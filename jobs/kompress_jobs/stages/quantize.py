@@ -50,7 +50,7 @@ def train(bench: Bench, spec: Quantize, found: Loaded) -> None:
     assert spec.training is not None
     found.model.requires_grad_(True)
     names = qat.prepare(found.model, spec.ignore, per_channel=spec.per_channel)
-    state = build_state(found.model, spec.training)
+    state = build_state(found.model, spec.training, sample=found.sample())
     saved = bench.checkpoints.newest()
     if saved is not None:
         bench.checkpoints.restore(saved, state)

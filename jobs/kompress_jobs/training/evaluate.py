@@ -25,7 +25,8 @@ def predict(
     """
     model.eval()
     scores, positions = [], []
-    with layout.computing(model), torch.inference_mode():
+    sample = place(preprocessing.sample(), gang.device)
+    with layout.computing(model, sample), torch.inference_mode():
         for chunk in gang.share(torch.arange(len(split)) if rows is None else rows).split(BATCH):
             samples, found = split.read(chunk)
             if len(found):

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 
 from kompress_api.training import Optimizer, Parallelism, Precision, Training
 from kompress_jobs.modules import layout
+from kompress_jobs.samples import Inputs
 from kompress_jobs.training.sharding import gathered, local, sharded
 
 Tensors = dict[str, torch.Tensor]
@@ -52,6 +53,9 @@ class State:
     """Keeps the gradients of FP16 above its smallest number; does nothing elsewhere."""
     whole: nn.Module | None = None
     """With FSDP2 the model itself, which is evaluated and gets the result; its weights are old in between."""
+
+    turned: list[nn.Module] = field(default_factory=list)
+    """Convolutions that lie as they compute until training is finished."""
 
     def tensors(self) -> Tensors:
         """For torch.distributed.checkpoint: by parameter names, so any number of processes can load it.
@@ -134,7 +138,7 @@ class State:
             self.whole.load_state_dict(gathered(self.model.state_dict() if chosen is None else chosen))
         elif chosen is not None:
             self.model.load_state_dict(chosen)
-        layout.channels_first(self.model if self.whole is None else self.whole)
+        layout.turn(self.turned, torch.contiguous_format)
 
 
 def copy_of(model: nn.Module) -> Tensors:
@@ -149,18 +153,19 @@ def build_state(
     scales: Mapping[str, float] | None = None,
     fresh: Collection[str] = (),
     start: Tensors | None = None,
+    sample: Inputs | None = None,
 ) -> State:
-    """A fresh state: biases and norms are not decayed, frozen parameters are left out. Convolutions lie as they compute until it is
-    finished (`modules/layout.py`).
+    """A fresh state: biases and norms are not decayed, frozen parameters are left out.
 
     `scales` are factors of the learning rate by parameter, 1 where there is none; `fresh` are parameters that brought nothing along;
-    `start` is where an earlier training of the same stage began. Collective with FSDP2, which a single process does without.
+    `start` is where an earlier training of the same stage began; with a `sample` of what the model takes its convolutions are laid as they
+    compute (`modules/layout.py`). Collective with FSDP2, which a single process does without.
     """
     itself = model
     if settings.parallelism is Parallelism.FSDP2 and dist.is_initialized():
         model = sharded(itself)
-    else:
-        layout.channels_last(itself)  # before the optimizer's state is made after the parameters
+        sample = None
+    turned = [] if sample is None else layout.channels_last(itself, sample)  # before the optimizer's state is made after the parameters
     groups: dict[tuple[bool, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -186,6 +191,7 @@ def build_state(
         bad=torch.zeros((), dtype=torch.int64, device=device),
         scaler=torch.amp.GradScaler(device.type, enabled=settings.precision is Precision.FP16),
         whole=None if model is itself else itself,
+        turned=turned,
     )
     if settings.regularizers:
         own = {name: weight.detach().clone() for name, weight in model.named_parameters() if name not in fresh}

@@ -58,7 +58,7 @@ def main() -> None:
         setattr(bench.checkpoints, name, saving.around(getattr(bench.checkpoints, name)))
     for count in (1, epochs):  # the first is the warm-up
         plan = dataclasses.replace(bench.plan(found, spec, count), validate=lambda _: {})
-        state = build_state(found.model, spec)
+        state = build_state(found.model, spec, sample=found.sample())
         if dist.is_initialized():
             dist.barrier()
         wait()

@@ -217,6 +217,38 @@ def test_a_row_group_of_damaged_images_costs_its_own_rows(tmp_path: Path) -> Non
     assert named == {f"train.parquet:{row}" for row in range(8, 15)}
 
 
+@pytest.mark.parametrize("empty", ["train-0", "train-2"])
+def test_a_part_without_rows_is_none_of_any_kind(empty: str, tmp_path: Path) -> None:
+    """What Spark and pandas write for an empty partition: its columns have no type."""
+    as_parquet(tmp_path / "set", rows(png))
+    (tmp_path / "set/train.parquet").rename(tmp_path / "set/train-1.parquet")
+    nothing = pyarrow.table({"file": pyarrow.array([], pyarrow.null()), "label": pyarrow.array([], pyarrow.null())})
+    parquet.write_table(nothing, tmp_path / f"set/{empty}.parquet")
+    assert len(everything(load(tmp_path / "set", "parquet", tmp_path))) == COUNT
+
+
+def test_a_copy_that_was_torn_when_the_node_went_down_is_made_again(tmp_path: Path) -> None:
+    as_parquet(tmp_path / "set", rows(png))
+    first = everything(load(tmp_path / "set", "parquet", tmp_path))
+    copies = list((tmp_path / "scratch/data").rglob("*.parquet"))
+    assert len(copies) == 4, "one for each row group"
+    for copy, size in zip(copies, (0, 10, 100, copies[3].stat().st_size), strict=True):
+        copy.write_bytes(bytes(size))
+    assert everything(load(tmp_path / "set", "parquet", tmp_path)) == first
+
+
+def test_files_in_a_column_with_a_dot_and_other_things_that_are_called_bytes(tmp_path: Path) -> None:
+    table = pyarrow.Table.from_pylist(rows(png))
+    (tmp_path / "dotted").mkdir()
+    parquet.write_table(table.rename_columns(["photo.png", "label"]), tmp_path / "dotted/train.parquet")
+    assert len(everything(load(tmp_path / "dotted", "parquet", tmp_path, inputColumn="photo.png"))) == COUNT
+    counted = pyarrow.table({"file": [{"bytes": [1, 2]}] * COUNT, "label": table["label"]})
+    (tmp_path / "counted").mkdir()
+    parquet.write_table(counted, tmp_path / "counted/train.parquet")
+    with pytest.raises(DataUnreadable, match=r"holds struct<.*neither text nor files"):
+        load(tmp_path / "counted", "parquet", tmp_path)
+
+
 def test_a_table_that_is_made_anew_while_it_is_in_use_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else one epoch is of two data sets."""
     monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
