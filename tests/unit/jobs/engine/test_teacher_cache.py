@@ -18,6 +18,7 @@ from kompress_jobs import registry
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.modules import layout
 from kompress_jobs.training import teacher_cache
 from kompress_jobs.training.evaluate import predict
 from kompress_jobs.training.teacher_cache import Answers
@@ -40,6 +41,7 @@ class Asked:
     def __init__(self, context: StageContext) -> None:
         self.bench, self.samples = Bench(context), 0
         self.teacher: Loaded = self.bench.take("teacher0")
+        layout.channels_last(self.teacher.model, self.teacher.sample())  # as the stage does, which asks whether it works
         self.teacher.model.register_forward_hook(self._count)
 
     def _count(self, _: object, given: tuple[torch.Tensor, ...], __: object) -> None:
@@ -184,6 +186,7 @@ import torch
 import torch.distributed as dist
 from stage_contexts import build_context
 from kompress_jobs.bench import Bench
+from kompress_jobs.modules import layout
 from kompress_jobs.training import teacher_cache
 
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
@@ -191,6 +194,7 @@ dist.init_process_group("gloo")
 context = build_context(folder, {"distill": json.loads(sys.argv[2])}, inputs={"teacher0": None}, rank=rank, world_size=2)
 bench, asked = Bench(context), 0
 teacher = bench.take("teacher0")
+layout.channels_last(teacher.model, teacher.sample())
 
 def count(_, given, __):
     global asked
