@@ -130,11 +130,14 @@ def test_texts_in_parquet_come_without_the_other_columns(
         monkeypatch.setenv(name, value)
     bucket, content = s3.new_bucket(), io.BytesIO()
     table = pyarrow.Table.from_pylist([row | {"scan": numpy.random.default_rng(index).bytes(50_000)} for index, row in enumerate(ROWS)])
-    parquet.write_table(table, content)
+    parquet.write_table(table, content, row_group_size=2)
     s3.client().put_object(Bucket=bucket, Key="reviews.parquet", Body=content.getvalue())
     columns = {"format": "parquet", "inputColumn": "text", "labelColumn": "label"}
-    found = data.load(
-        Dataset.model_validate({"source": f"s3://{bucket}/reviews.parquet", "endpoint": s3.endpoint, **columns}), tmp_path / "scratch"
-    )
+    reviews = Dataset.model_validate({"source": f"s3://{bucket}/reviews.parquet", "endpoint": s3.endpoint, **columns})
+    found = data.load(reviews, tmp_path / "scratch")
     assert found.labels == ["sea", "tea"]
     assert sum(brought) < len(content.getvalue()) / 10
+    first = len(brought)
+    again = data.load(reviews, tmp_path / "scratch").train
+    assert again.read(torch.arange(len(again)))[0] == found.train.read(torch.arange(len(found.train)))[0]
+    assert len(brought) - first <= 2, "its footer: the columns lie on this node"
