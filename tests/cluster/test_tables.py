@@ -141,3 +141,17 @@ def test_texts_in_parquet_come_without_the_other_columns(
     again = data.load(reviews, tmp_path / "scratch").train
     assert again.read(torch.arange(len(again)))[0] == found.train.read(torch.arange(len(found.train)))[0]
     assert len(brought) - first <= 2, "its footer: the columns lie on this node"
+
+
+def test_a_damaged_row_group_of_texts_costs_its_own_rows(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    file, bucket = tmp_path / "reviews.parquet", s3.new_bucket()
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), file, row_group_size=10)
+    content = bytearray(file.read_bytes())
+    start = parquet.ParquetFile(file).metadata.row_group(3).column(0).dictionary_page_offset
+    content[start : start + 40] = b"\xff" * 40
+    s3.client().put_object(Bucket=bucket, Key="reviews.parquet", Body=bytes(content))
+    columns = {"format": "parquet", "inputColumn": "text", "labelColumn": "label", "maxUnreadableFraction": 0.5}
+    reviews = Dataset.model_validate({"source": f"s3://{bucket}/reviews.parquet", "endpoint": s3.endpoint, **columns})
+    assert data.load(reviews, tmp_path / "scratch").unreadable["train"] == [f"reviews.parquet:{row} (damaged)" for row in range(31, 41)]

@@ -38,7 +38,7 @@ def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table
         whole = True
         try:
             found = table.read(wanted, use_threads=False) if file.near else kept(file, table, wanted)
-        except DAMAGED:
+        except (*DAMAGED, Undecodable):
             whole, found, numbers = False, *by_groups(table, wanted)
     starts = [1]
     for number in range(table.metadata.num_row_groups):
@@ -48,6 +48,10 @@ def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table
     names = cells.label_names(schema.metadata or {}, label_column)
     inputs = RowGroups.whole([RowGroup(file, table.metadata, number, input_column) for number in numbers]) if holds_files else None
     return tables.Table(found[input_column] if inputs is None else inputs, found[label_column], rows, damaged, names)
+
+
+class Undecodable(Exception):
+    """Some row group is damaged."""
 
 
 def by_groups(table: parquet.ParquetFile, wanted: list[str]) -> tuple[pyarrow.Table, list[int]]:
@@ -70,7 +74,10 @@ def kept(file: PlacedFile, table: parquet.ParquetFile, wanted: list[str]) -> pya
     size = sum(size_of(table.metadata, number, name) for number in range(table.num_row_groups) for name in wanted)
 
     def write(target: Path) -> None:
-        found = table.read(wanted, use_threads=False)
+        try:
+            found = table.read(wanted, use_threads=False)
+        except DAMAGED as error:  # and no error of this node's disk
+            raise Undecodable(str(error)) from error
         with ipc.new_file(str(target), found.schema) as copy:
             copy.write_table(found)
 
