@@ -34,20 +34,21 @@ def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table
                 raise tables.MissingColumn(name, schema.names)
         holds_files = cells.holds_files(schema.field(input_column).type)
         wanted = [label_column] if holds_files else list(dict.fromkeys([input_column, label_column]))
-        numbers = range(table.num_row_groups)
-        whole = True
+        groups = list(range(table.num_row_groups))
         try:
             found = table.read(wanted, use_threads=False) if file.near else kept(file, table, wanted)
         except (*DAMAGED, Undecodable):
-            whole, found, numbers = False, *by_groups(table, wanted)
-    starts = [1]
+            found, groups = by_groups(table, wanted)
+    rows: list[int] = []
+    damaged: list[int] = []
+    row, decoded = 1, set(groups)
     for number in range(table.metadata.num_row_groups):
-        starts.append(starts[-1] + table.metadata.row_group(number).num_rows)
-    rows = None if whole else [row for number in numbers for row in range(starts[number], starts[number + 1])]
-    damaged = () if rows is None else tuple(sorted({*range(1, starts[-1])}.difference(rows)))
+        numbers = range(row, row + table.metadata.row_group(number).num_rows)
+        row = numbers.stop
+        (rows if number in decoded else damaged).extend(numbers)
     names = cells.label_names(schema.metadata or {}, label_column)
-    inputs = RowGroups.whole([RowGroup(file, table.metadata, number, input_column) for number in numbers]) if holds_files else None
-    return tables.Table(found[input_column] if inputs is None else inputs, found[label_column], rows, damaged, names)
+    by_row_group = RowGroups.whole([RowGroup(file, table.metadata, number, input_column) for number in groups])
+    return tables.Table(by_row_group if holds_files else found[input_column], found[label_column], rows, tuple(damaged), names)
 
 
 class Undecodable(Exception):

@@ -306,7 +306,7 @@ class Reading:
 
 def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple[str, ...]]:
     """The rows of a split's files, and what its labels are called where they are numbers with names."""
-    found: list[pyarrow.ChunkedArray | RowGroups] = []
+    found: list[Any] = []  # of one kind, `require_same` sees to that
     kept: list[int] = []
     before = 0
     labels: list[tuple[str, ...]] = []
@@ -327,10 +327,9 @@ def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple
         told = cells.labels_of(
             table.labels, table.names, path, reading.columns[1], several=reading.dataset.multi_label, field=reading.field
         )
-        known: pyarrow.ChunkedArray | RowGroups = column if isinstance(column, RowGroups) else column.cells
         if isinstance(column, cells.Column) and column.paths:
-            known = placed(column.cells, path, reading.place)
-        for index, (label, why) in enumerate(zip(told, missing_samples(column, known), strict=True)):
+            column = dataclasses.replace(column, cells=placed(column.cells, path, reading.place))
+        for index, (label, why) in enumerate(zip(told, missing_samples(column), strict=True)):
             where = f"{path}:{table.rows[index] if table.rows else index + 1}"
             if label is None:
                 unusable.append(f"{where} (no label)")
@@ -341,7 +340,7 @@ def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple
                 labels.append(label)
                 places.append(where)
         if len(table.labels):
-            found.append(known)
+            found.append(column)
         before += len(table.labels)
     assert first is not None
     return Rows(split, joined(first, found).pick(kept), labels, places, unusable), named
@@ -360,7 +359,8 @@ def joined(first: cells.Column | RowGroups, parts: list[Any]) -> Picked:
     """The samples of all files that have rows, of which `first` are those of the first."""
     if isinstance(first, RowGroups):
         return RowGroups.whole([group for part in parts for group in part.groups])
-    return dataclasses.replace(first, cells=pyarrow.chunked_array([chunk for part in parts for chunk in part.chunks], first.cells.type))
+    chunks = [chunk for part in parts for chunk in part.cells.chunks]
+    return dataclasses.replace(first, cells=pyarrow.chunked_array(chunks, first.cells.type))
 
 
 def opened(path: str, reading: Reading) -> Table:
@@ -401,11 +401,11 @@ def placed(paths: pyarrow.ChunkedArray, table: str, place: Place) -> pyarrow.Chu
     return pyarrow.chunked_array([pyarrow.array([find(cell) for cell in paths.to_pylist()], pyarrow.large_string())])
 
 
-def missing_samples(column: cells.Column | RowGroups, known: pyarrow.ChunkedArray | RowGroups) -> Iterator[str]:
+def missing_samples(column: cells.Column | RowGroups) -> Iterator[str]:
     """Of each row why it has no sample; empty where it has one, or where that shows when it is decoded."""
     if isinstance(column, RowGroups):
         return iter([""] * len(column))
-    return (missing_sample(column, scalar) for chunk in known.chunks for scalar in chunk)
+    return (missing_sample(column, scalar) for chunk in column.cells.chunks for scalar in chunk)
 
 
 def missing_sample(column: cells.Column, cell: pyarrow.Scalar) -> str:

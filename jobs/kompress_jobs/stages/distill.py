@@ -41,9 +41,9 @@ def run(context: StageContext) -> StageOutput:
     teachers = [bench.take(f"teacher{index}", "Keep") for index in range(len(spec.teachers))]
     student = take_student(bench, spec, teachers[0])
     require_one_label_map(teachers, student, field=bench.field())
-    before = bench.before("teacher0", teachers[0])
     for teacher in teachers:
         layout.channels_last(teacher.model, teacher.sample())
+    before = bench.before("teacher0", teachers[0])
     warn_of_size(bench, teachers, student)
     student.model.requires_grad_(True)
     weight = class_weights(spec, bench.data.train.labels, len(bench.data.labels), context.device)

@@ -53,7 +53,6 @@ class State:
     """Keeps the gradients of FP16 above its smallest number; does nothing elsewhere."""
     whole: nn.Module | None = None
     """With FSDP2 the model itself, which is evaluated and gets the result; its weights are old in between."""
-
     turned: list[nn.Module] = field(default_factory=list)
     """Convolutions that lie as they compute until training is finished."""
 
