@@ -1,8 +1,9 @@
-"""Tables in a bucket (versitygw): the same rows as on the disk, whether a prefix or one object is named; of parquet no more is brought than
-is looked at."""
+"""Tables in a bucket (versitygw): the same rows as on the disk, whether a prefix or one object is named; of parquet and arrow no more is
+brought than is looked at."""
 
 import io
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
@@ -10,14 +11,19 @@ import pyarrow
 import pytest
 import torch
 from PIL import Image
-from pyarrow import parquet
+from pyarrow import ipc, parquet
 
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs import data
-from kompress_jobs.data import image_folder
+from kompress_jobs.data import Split, image_folder
 from kompress_jobs.planning import fingerprint
+from kompress_jobs.samples import record_batches
 from kompress_jobs.storage.s3 import S3Store
+from kompress_jobs.tasks import image_classification
+from kompress_jobs.training import batches
+from kompress_jobs.training.gang import Gang
+from kompress_jobs.training.order import Order
 from testcluster.servers import S3
 
 ROWS = [{"text": f"{word} number {number}", "label": word} for number in range(20) for word in ("tea", "sea")]
@@ -48,16 +54,38 @@ def test_a_bucket_gives_the_same_rows_and_splits_as_the_disk(named: str, s3: S3,
     assert "pea" in data.load(far, tmp_path / "scratch").labels, "a listing that has changed is copied anew"
 
 
-GROUPS, ROWS_EACH, SIDE = 12, 8, 64
+GROUPS, ROWS_EACH, SIDE = 12, 8, 128
 SPLITS = ("train-0", "train-1", "validation", "test")
+FOOTER = 80_000
+"""Bytes of parquet that are brought to see its footer; of a stream of arrow 16 KiB a record batch, and 64 KiB of pyarrow's."""
 
 
-@pytest.fixture
-def photos(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """Noise, which no codec makes smaller, as `datasets` keeps images in parquet: below `tmp_path`/photos and at <bucket>/photos."""
+def as_parquet(table: pyarrow.Table, file: Path) -> None:
+    parquet.write_table(table, file, row_group_size=ROWS_EACH)
+
+
+def as_stream(table: pyarrow.Table, file: Path) -> None:
+    """As `datasets` does it."""
+    with ipc.new_stream(str(file), table.schema) as stream:
+        stream.write_table(table, max_chunksize=ROWS_EACH)
+
+
+def as_file(table: pyarrow.Table, file: Path) -> None:
+    with ipc.new_file(str(file), table.schema, options=ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_table(table, max_chunksize=ROWS_EACH)
+
+
+WRITERS: dict[str, Callable[[pyarrow.Table, Path], None]] = {"parquet": as_parquet, "stream": as_stream, "file": as_file}
+
+
+@pytest.fixture(params=WRITERS)
+def photos(request: pytest.FixtureRequest, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Noise, which no codec makes smaller, as `datasets` keeps images: below `tmp_path`/photos and at <bucket>/photos."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(record_batches, "LEAST", 0)
+    form = "parquet" if request.param == "parquet" else "arrow"
     bucket = s3.new_bucket()
     (tmp_path / "photos").mkdir()
     generator = numpy.random.default_rng(0)
@@ -67,10 +95,10 @@ def photos(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
             content = io.BytesIO()
             Image.fromarray(generator.integers(0, 256, (SIDE, SIDE, 3), dtype=numpy.uint8)).save(content, "PNG")
             rows.append({"image": {"bytes": content.getvalue(), "path": None}, "label": index % 2})
-        file = tmp_path / f"photos/{split}.parquet"
-        parquet.write_table(pyarrow.Table.from_pylist(rows), file, row_group_size=ROWS_EACH)
-        s3.client().upload_file(str(file), bucket, f"photos/{split}.parquet")
-    columns = {"format": "parquet", "inputColumn": "image", "labelColumn": "label", "imageSize": SIDE}
+        file = tmp_path / f"photos/{split}.{form}"
+        WRITERS[request.param](pyarrow.Table.from_pylist(rows), file)
+        s3.client().upload_file(str(file), bucket, f"photos/{split}.{form}")
+    columns = {"format": form, "inputColumn": "image", "labelColumn": "label", "imageSize": SIDE}
     return Dataset.model_validate({"source": f"s3://{bucket}/photos", "endpoint": s3.endpoint, **columns})
 
 
@@ -88,12 +116,14 @@ def brought(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_images_in_parquet_come_a_row_group_at_a_time(photos: Dataset, brought: list[int], tmp_path: Path) -> None:
+def test_images_in_cells_come_a_row_group_at_a_time(photos: Dataset, brought: list[int], tmp_path: Path) -> None:
     """Training begins with the first row groups, not with the last."""
     whole = sum(file.stat().st_size for file in (tmp_path / "photos").iterdir())
     group = whole / len(SPLITS) / GROUPS
     remote = data.load(photos, tmp_path / "scratch").train
-    assert sum(brought) < 4 * group + len(SPLITS) * 80_000, "footers, labels, and one row group a split that tells images from sound"
+    assert sum(brought) < len(SPLITS) * (group + GROUPS * FOOTER // 4), (
+        "footers, labels, and one row group a split that tells images from sound"
+    )
     here = {"source": f"file://{tmp_path}/photos", "endpoint": None}
     local = data.load(photos.model_copy(update=here), tmp_path / "scratch").train
     before = sum(brought)
@@ -106,7 +136,7 @@ def test_images_in_parquet_come_a_row_group_at_a_time(photos: Dataset, brought: 
     before = sum(brought)
     remote.read(torch.arange(len(remote)))
     data.load(photos, tmp_path / "scratch").train.read(torch.arange(len(remote)))
-    assert sum(brought) - before < len(SPLITS) * 80_000, "nothing is brought twice to a node"
+    assert sum(brought) - before < len(SPLITS) * FOOTER, "nothing is brought twice to a node"
 
 
 def test_the_preflight_brings_a_few_row_groups(photos: Dataset, brought: list[int], tmp_path: Path) -> None:
@@ -116,10 +146,30 @@ def test_the_preflight_brings_a_few_row_groups(photos: Dataset, brought: list[in
     assert sum(brought) < sum(file.stat().st_size for file in (tmp_path / "photos").iterdir()) / 3
 
 
+def test_what_is_resumed_in_the_middle_of_an_epoch_sees_the_same_and_brings_no_more(
+    photos: Dataset, brought: list[int], tmp_path: Path
+) -> None:
+    whole = data.load(photos, tmp_path / "whole").train
+    order = Order(len(whole), batch_size=4, epochs=1, seed=1)
+    seen = {step: batch for step, (batch,) in enumerate(steps(whole, order, 0))}
+    resumed = data.load(photos, tmp_path / "resumed").train
+    before, start = sum(brought), order.steps_per_epoch - 2
+    found = [batch for (batch,) in steps(resumed, order, start)]
+    assert [batch.indices.tolist() for batch in found] == [seen[step].indices.tolist() for step in (start, start + 1)]
+    assert all(torch.equal(batch.samples, seen[step].samples) for step, batch in enumerate(found, start))
+    group = sum(file.stat().st_size for file in (tmp_path / "photos").iterdir()) / len(SPLITS) / GROUPS
+    assert sum(brought) - before < (2 * 4) * 1.1 * group, "no more than a row group a sample"
+
+
+def steps(split: Split, order: Order, start: int) -> Iterator[list[batches.Batch]]:
+    """A process alone."""
+    return batches.batches(split, order, Gang(0, 1, torch.device("cpu")), image_classification, "None", 1, start)
+
+
 def test_a_table_that_is_overwritten_while_the_job_runs_is_told(photos: Dataset, s3: S3, tmp_path: Path) -> None:
     train = data.load(photos, tmp_path / "scratch").train
-    s3.client().put_object(Bucket=photos.source.split("/")[2], Key="photos/train-1.parquet", Body=b"another")
-    with pytest.raises(DataUnreadable, match=r"photos/train-1\.parquet.* was overwritten while it was in use"):
+    s3.client().put_object(Bucket=photos.source.split("/")[2], Key=f"photos/train-1.{photos.format}", Body=b"another")
+    with pytest.raises(DataUnreadable, match=r"photos/train-1\.(parquet|arrow).* was overwritten while it was in use"):
         train.read(torch.arange(len(train)))
 
 
@@ -155,3 +205,85 @@ def test_a_damaged_row_group_of_texts_costs_its_own_rows(s3: S3, tmp_path: Path,
     columns = {"format": "parquet", "inputColumn": "text", "labelColumn": "label", "maxUnreadableFraction": 0.5}
     reviews = Dataset.model_validate({"source": f"s3://{bucket}/reviews.parquet", "endpoint": s3.endpoint, **columns})
     assert data.load(reviews, tmp_path / "scratch").unreadable["train"] == [f"reviews.parquet:{row} (damaged)" for row in range(31, 41)]
+
+
+@pytest.fixture
+def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3.new_bucket()
+
+
+def asked(bucket: str, s3: S3, **settings: object) -> Dataset:
+    columns = {"format": "arrow", "inputColumn": "image", "labelColumn": "label", "maxUnreadableFraction": 0.5}
+    return Dataset.model_validate({"source": f"s3://{bucket}/set", "endpoint": s3.endpoint, **columns, **settings})
+
+
+def pictures(count: int) -> pyarrow.Table:
+    """Small ones, with labels that are kept once."""
+    rows = []
+    for index in range(count):
+        content = io.BytesIO()
+        Image.new("RGB", (8, 8), (index, index, index)).save(content, "PNG")
+        rows.append({"image": content.getvalue(), "label": ("dark", "light")[index % 2]})
+    table = pyarrow.Table.from_pylist(rows)
+    return table.set_column(1, "label", table["label"].dictionary_encode())
+
+
+def test_small_batches_of_arrow_come_whole(bucket: str, s3: S3, brought: list[int], tmp_path: Path) -> None:
+    """A request for each would take longer than the file."""
+    as_stream(pictures(200), tmp_path / "train.arrow")
+    s3.client().upload_file(str(tmp_path / "train.arrow"), bucket, "set/train.arrow")
+    found = data.load(asked(bucket, s3), tmp_path / "scratch")
+    assert found.labels == ["dark", "light"]
+    assert len(found.train) + len(found.validation) + len(found.test) == 200
+    assert len(brought) <= 4, "its first headers"
+
+
+@pytest.mark.parametrize("write", [as_stream, as_file])
+def test_a_dictionary_of_labels_is_read_by_parts(
+    write: Callable[[pyarrow.Table, Path], None], bucket: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_batches, "LEAST", 0)
+    write(pictures(40), tmp_path / "train.arrow")
+    s3.client().upload_file(str(tmp_path / "train.arrow"), bucket, "set/train.arrow")
+    far = data.load(asked(bucket, s3), tmp_path / "scratch")
+    near = data.load(asked(bucket, s3, source=(tmp_path / "train.arrow").as_uri(), endpoint=None), tmp_path / "scratch")
+    for ours, theirs in ((far.train, near.train), (far.validation, near.validation), (far.test, near.test)):
+        chosen = torch.arange(len(theirs))
+        assert torch.equal(ours.labels, theirs.labels)
+        assert torch.equal(ours.read(chosen)[0], theirs.read(chosen)[0])  # type: ignore[arg-type]
+
+
+def test_a_damaged_record_batch_costs_its_own_rows(bucket: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_batches, "LEAST", 0)
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    as_stream(pictures(40), tmp_path / "train.arrow")
+    content = bytearray((tmp_path / "train.arrow").read_bytes())
+    at = content.index(b"\x89PNG", len(content) // 2)  # behind the offsets of its batch
+    start = content.rindex(numpy.array([0], "<i4").tobytes() + numpy.array([content.index(b"IEND", at) + 8 - at], "<i4").tobytes(), 0, at)
+    content[start + 4 : start + 8] = numpy.array([1 << 30], "<i4").tobytes()
+    for split, body in (("train", content), ("validation", pictures_as_stream(tmp_path)), ("test", pictures_as_stream(tmp_path))):
+        s3.client().put_object(Bucket=bucket, Key=f"set/{split}.arrow", Body=bytes(body))
+    found = data.load(asked(bucket, s3, imageSize=8), tmp_path / "scratch")
+    read = found.train.read(torch.arange(40))[1]
+    assert len(read) == 40 - ROWS_EACH
+    assert len(found.unreadable["train"]) == ROWS_EACH
+
+
+def pictures_as_stream(folder: Path) -> bytes:
+    as_stream(pictures(8), folder / "other.arrow")
+    return (folder / "other.arrow").read_bytes()
+
+
+@pytest.mark.parametrize("write", [as_stream, as_file])
+@pytest.mark.parametrize("left", [0.4, 0.9])
+def test_an_arrow_file_that_is_cut_off_is_told(
+    write: Callable[[pyarrow.Table, Path], None], left: float, bucket: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_batches, "LEAST", 0)
+    write(pictures(40), tmp_path / "train.arrow")
+    content = (tmp_path / "train.arrow").read_bytes()
+    s3.client().put_object(Bucket=bucket, Key="set/train.arrow", Body=content[: int(len(content) * left)])
+    with pytest.raises(DataUnreadable, match=r"train\.arrow can't be read"):
+        data.load(asked(bucket, s3), tmp_path / "scratch")

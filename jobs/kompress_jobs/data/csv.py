@@ -11,6 +11,7 @@ from pyarrow import csv
 from kompress_api.places import Dataset
 from kompress_jobs.data import Data
 from kompress_jobs.samples import tables
+from kompress_jobs.samples.data_place import PlacedFile
 
 SUFFIXES = (".csv", ".tsv")
 TRANSCRIPTS = True
@@ -21,27 +22,25 @@ def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = Non
     return tables.load(dataset, scratch, SUFFIXES, read, field=field, first=first, transcripts=transcripts)
 
 
-def read(path: Path, input_column: str, label_column: str) -> tables.Table:
+def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table:
     """The two columns of a file; a row with too few or too many fields is damaged. The header is row 1."""
-    damaged: list[int] = []
+    path, damaged = file.bring(), list[int]()
 
     def skip(row: csv.InvalidRow) -> str:
         damaged.append(row.number)
         return "skip"
 
-    wanted = [input_column, label_column]
-    try:
-        found = csv.read_csv(
-            path,
-            read_options=csv.ReadOptions(use_threads=False),
-            parse_options=csv.ParseOptions(
-                delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True, invalid_row_handler=skip
-            ),
-            convert_options=csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pyarrow.large_string())),
-        )
-    except KeyError:
-        header = csv.open_csv(path, parse_options=csv.ParseOptions(invalid_row_handler=lambda _: "skip")).schema.names
-        raise tables.MissingColumn(next(name for name in wanted if name not in header), header) from None
+    wanted, delimiter = [input_column, label_column], "\t" if path.suffix.lower() == ".tsv" else ","
+    parsing = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=lambda _: "skip")
+    with csv.open_csv(path, parse_options=parsing) as first:
+        tables.require_columns(first.schema.names, *wanted)
+    parsing.invalid_row_handler = skip
+    found = csv.read_csv(
+        path,
+        read_options=csv.ReadOptions(use_threads=False),
+        parse_options=parsing,
+        convert_options=csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pyarrow.large_string())),
+    )
     numbers = range(2, 2 + len(found) + len(damaged))
     rows = [number for number in numbers if number not in set(damaged)]
     return tables.Table(found[input_column], found[label_column], rows, tuple(damaged))

@@ -9,6 +9,7 @@ import pyarrow
 from kompress_api.places import Dataset
 from kompress_jobs.data import Data
 from kompress_jobs.samples import cells, tables
+from kompress_jobs.samples.data_place import PlacedFile
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 TRANSCRIPTS = True
@@ -19,13 +20,12 @@ def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = Non
     return tables.load(dataset, scratch, SUFFIXES, read, field=field, first=first, transcripts=transcripts)
 
 
-def read(path: Path, input_column: str, label_column: str) -> tables.Table:
+def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table:
     """The two fields of a file's objects; a line that is no object is damaged. Of lines the line counts, of an array the position."""
-    objects, damaged = objects_of(path.read_text(encoding="utf-8"))
+    objects, damaged = objects_of(file.bring().read_text(encoding="utf-8"))
     names = list(dict.fromkeys(name for found in objects.values() for name in found))
-    for name in (input_column, label_column):
-        if objects and name not in names:
-            raise tables.MissingColumn(name, names)
+    if objects:
+        tables.require_columns(names, input_column, label_column)
     found_texts = [value if isinstance(value := found.get(input_column), str) else None for found in objects.values()]
     texts = pyarrow.array(found_texts, pyarrow.large_string())
     labels = labels_of([found.get(label_column) for found in objects.values()])

@@ -5,6 +5,8 @@ bucket's files nothing but the samples' column and the labels' is brought; image
 group at a time, and kept on the node's disk (`row_groups.py`).
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow
@@ -14,29 +16,31 @@ from kompress_api.places import Dataset
 from kompress_jobs.data import Data
 from kompress_jobs.samples import cells, tables
 from kompress_jobs.samples.data_place import PlacedFile
-from kompress_jobs.samples.row_groups import DAMAGED, RowGroup, RowGroups, size_of
+from kompress_jobs.samples.row_groups import DAMAGED, RowGroup, RowGroups, kept
 
 SUFFIXES = (".parquet",)
 TRANSCRIPTS = True
+BATCH = 64
+"""Most rows that are in memory at once while a row group is copied."""
+BUFFER = 8 << 20
+"""Bytes that are asked for at once, and about those that such rows have."""
 
 
 def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None, transcripts: bool = False) -> Data:
     """See `tables.load`."""
-    return tables.load(dataset, scratch, SUFFIXES, read, by_parts=True, field=field, first=first, transcripts=transcripts)
+    return tables.load(dataset, scratch, SUFFIXES, read, field=field, first=first, transcripts=transcripts)
 
 
 def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table:
     """The two columns of a file; of cells that hold files only where they are."""
     with file.open() as raw, parquet.ParquetFile(raw) as table:
         schema = table.schema_arrow
-        for name in (input_column, label_column):
-            if name not in schema.names:
-                raise tables.MissingColumn(name, schema.names)
+        tables.require_columns(schema.names, input_column, label_column)
         holds_files = cells.holds_files(schema.field(input_column).type)
         wanted = [label_column] if holds_files else list(dict.fromkeys([input_column, label_column]))
         groups = list(range(table.num_row_groups))
         try:
-            found = table.read(wanted, use_threads=False) if file.near else kept(file, table, wanted)
+            found = table.read(wanted, use_threads=False) if file.local else by_columns(file, table, wanted)
         except (*DAMAGED, Undecodable):
             found, groups = by_groups(table, wanted)
     rows: list[int] = []
@@ -47,7 +51,13 @@ def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table
         row = numbers.stop
         (rows if number in decoded else damaged).extend(numbers)
     names = cells.label_names(schema.metadata or {}, label_column)
-    by_row_group = RowGroups.whole([RowGroup(file, table.metadata, number, input_column) for number in groups])
+    footer = table.metadata
+    by_row_group = RowGroups.whole(
+        [
+            ParquetRowGroup(file, number, input_column, footer.row_group(number).num_rows, size_of(footer, number, input_column), footer)
+            for number in groups
+        ]
+    )
     return tables.Table(by_row_group if holds_files else found[input_column], found[label_column], rows, tuple(damaged), names)
 
 
@@ -69,10 +79,8 @@ def by_groups(table: parquet.ParquetFile, wanted: list[str]) -> tuple[pyarrow.Ta
     return (pyarrow.concat_tables(parts) if parts else types.empty_table()), numbers
 
 
-def kept(file: PlacedFile, table: parquet.ParquetFile, wanted: list[str]) -> pyarrow.Table:
-    """The columns of a file that is far away, mapped from a copy on this node's disk, which all processes share."""
-    path = file.copy_of(f"columns {wanted}")
-    size = sum(size_of(table.metadata, number, name) for number in range(table.num_row_groups) for name in wanted)
+def by_columns(file: PlacedFile, table: parquet.ParquetFile, wanted: list[str]) -> pyarrow.Table:
+    """The columns of a file that is far away."""
 
     def write(target: Path) -> None:
         try:
@@ -82,11 +90,29 @@ def kept(file: PlacedFile, table: parquet.ParquetFile, wanted: list[str]) -> pya
         with ipc.new_file(str(target), found.schema) as copy:
             copy.write_table(found)
 
-    while True:
-        file.cache.make(path, size, write)
-        try:
-            return ipc.open_file(pyarrow.memory_map(str(path))).read_all()
-        except FileNotFoundError:  # another process made room just then
-            continue
-        except pyarrow.ArrowInvalid:  # torn when this node went down
-            path.unlink(missing_ok=True)
+    size = sum(size_of(table.metadata, number, name) for number in range(table.num_row_groups) for name in wanted)
+    return kept(file, f"columns {wanted}", size, write).read_all()
+
+
+@dataclass(frozen=True)
+class ParquetRowGroup(RowGroup):
+    """Decoded some rows at a time."""
+
+    footer: parquet.FileMetaData
+
+    @property
+    def held(self) -> int:
+        return BUFFER
+
+    def contents(self) -> Iterator[bytes]:
+        rows = min(BATCH, max(1, BUFFER * self.rows // max(1, self.size)))
+        with self.file.open() as raw, parquet.ParquetFile(raw, metadata=self.footer, buffer_size=BUFFER, pre_buffer=False) as table:
+            for batch in table.iter_batches(rows, row_groups=[self.number], columns=[self.column], use_threads=False):
+                yield from (cell.as_py() or b"" for cell in cells.files_in(batch.column(0)))
+
+
+def size_of(footer: parquet.FileMetaData, number: int, column: str) -> int:
+    """Bytes of a column's cells in a row group."""
+    group = footer.row_group(number)
+    leaves = (group.column(index) for index in range(group.num_columns))
+    return sum(leaf.total_uncompressed_size for leaf in leaves if f"{leaf.path_in_schema}.".startswith(f"{column}."))

@@ -95,7 +95,7 @@ def ground(spec: CompressionJobSpec, stage: Stage, *, start: int, with_libraries
 
 def held_by(dataset: Dataset, data: Data, *, files: int, size: int) -> Span:
     """Of the data, beyond the first samples: `files` and `size` are those of the fingerprint."""
-    if dataset.format == "parquet" and (data.image_size or data.sample_rate):
+    if dataset.format in ("parquet", "arrow") and (data.image_size or data.sample_rate):
         return Span(0, min(size, IN_MEMORY), 2 * IN_MEMORY)
     if dataset.format in ("parquet", "csv", "json"):
         return Span(0, 2 * size, 8 * size)

@@ -26,11 +26,8 @@ class Place(Protocol):
     near: bool
     """Whether every file can be looked at at no cost."""
 
-    def bring(self, paths: Sequence[str]) -> list[Path]:
-        """These files on the local disk, all of them now."""
-
     def file(self, path: str) -> "PlacedFile":
-        """One of them, of which only a part may be wanted."""
+        """One of them, whole or a part of it."""
 
     def files(self, paths: Sequence[str]) -> Sequence[File]:
         """These files, each brought when it is looked at."""
@@ -45,8 +42,13 @@ class PlacedFile:
     cache: Cache
     origin: str
     field: str
-    near: bool
-    """See `Place`."""
+    local: Path | None = None
+    """Where it can be read as it is; None: it is far away."""
+
+    def bring(self) -> Path:
+        """All of it, on the local disk."""
+        with told_as_data(self.field):
+            return self.local or self.cache.bring(self.store, [self.entry], origin=self.origin)[0]
 
     def open(self) -> "Parts":
         """Its content, of which no more is brought than is read."""
@@ -61,7 +63,7 @@ class Parts(io.RawIOBase):
     """A file that is read by parts. Raises DataUnreadable where it has changed since it was listed."""
 
     def __init__(self, file: PlacedFile) -> None:
-        self.file, self.position = file, 0
+        self.file, self.position, self.size = file, 0, file.entry.size
 
     def readable(self) -> bool:
         return True
@@ -70,14 +72,14 @@ class Parts(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.file.entry.size}[whence]
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
         return self.position
 
     def tell(self) -> int:
         return self.position
 
     def readinto(self, buffer: Any) -> int:
-        stop = min(self.position + len(buffer), self.file.entry.size)
+        stop = min(self.position + len(buffer), self.size)
         with told_as_data(self.file.field):
             found = self.file.store.read_part(self.file.entry, self.position, stop) if self.position < stop else b""
         buffer[: len(found)] = found
@@ -103,10 +105,8 @@ class LocalPlace:
         found = (Path(root, name).relative_to(folder).as_posix() for root, _, names in os.walk(folder, followlinks=True) for name in names)
         self.paths = visible(found)
 
-    def bring(self, paths: Sequence[str]) -> list[Path]:
+    def files(self, paths: Sequence[str]) -> list[Path]:
         return [self.folder / path for path in paths]
-
-    files = bring
 
     def file(self, path: str) -> PlacedFile:
         store = FileStore(self.folder.absolute().as_uri())
@@ -115,7 +115,7 @@ class LocalPlace:
         if entry is None:
             raise DataUnreadable(f"{self.folder / path} is no file", hint="mend the link, or remove it", field=f"{self.field}.source")
         # Some network file systems give a file another inode when it is looked at again.
-        return PlacedFile(store, replace(entry, etag=without_inode(entry.etag)), self.cache, "", self.field, near=True)
+        return PlacedFile(store, replace(entry, etag=without_inode(entry.etag)), self.cache, "", self.field, self.folder / path)
 
 
 class RemotePlace:
@@ -134,7 +134,7 @@ class RemotePlace:
             return self.cache.bring(self.store, [self.objects[path] for path in paths], origin=self.origin)
 
     def file(self, path: str) -> PlacedFile:
-        return PlacedFile(self.store, self.objects[path], self.cache, self.origin, self.field, near=False)
+        return PlacedFile(self.store, self.objects[path], self.cache, self.origin, self.field)
 
     def files(self, paths: Sequence[str]) -> "Streamed":
         return Streamed(self, paths)

@@ -1,15 +1,16 @@
-"""Files (images, sound) in the cells of parquet, a row group at a time.
+"""Files (images, sound) in the cells of tables, a row group at a time: a row group of parquet, a record batch of arrow.
 
 A table is as large as what lies in it, and shuffled samples come from everywhere in it. So that neither memory nor the first step waits for
 all of it, a row group's cells are brought when one of them is looked at, and kept on the node's disk one behind the other, behind the
 offsets where each begins. Of the rest of the table only its footer and its labels are read.
 """
 
+import abc
 import hashlib
 import io
 import logging
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,18 +19,16 @@ from typing import BinaryIO, Self
 
 import numpy
 import pyarrow
-from pyarrow import parquet
+from pyarrow import ipc
 
 from kompress_jobs.samples import cells
-from kompress_jobs.samples.data_place import Parts, PlacedFile
+from kompress_jobs.samples.data_place import PlacedFile
 from kompress_jobs.samples.encoded import THREADS, Openable
 from kompress_jobs.storage.cache import used
 
 log = logging.getLogger(__name__)
-BATCH = 64
-"""Most rows that are in memory at once while a row group is copied."""
-BUFFER = 8 << 20
-"""Bytes that are asked for at once, and about those that such rows have."""
+HELD = 64 << 20
+"""About the bytes that are in memory at once while row groups are copied."""
 DAMAGED = (pyarrow.ArrowInvalid, pyarrow.ArrowSerializationError, OSError)
 """What pyarrow raises for bytes that can't be decoded."""
 OFFSET = 8
@@ -37,23 +36,25 @@ OFFSET = 8
 
 
 @dataclass(frozen=True)
-class RowGroup:
+class RowGroup(abc.ABC):
     """The cells of one column in one row group."""
 
     file: PlacedFile
-    footer: parquet.FileMetaData
     number: int
     column: str
+    rows: int
+    """How many cells there are."""
+    size: int
+    """About the bytes of all of them."""
 
-    @cached_property
-    def rows(self) -> int:
-        """How many cells there are."""
-        return int(self.footer.row_group(self.number).num_rows)
+    @property
+    @abc.abstractmethod
+    def held(self) -> int:
+        """About the bytes that are in memory at once while it is copied."""
 
-    @cached_property
-    def size(self) -> int:
-        """Bytes of all cells."""
-        return size_of(self.footer, self.number, self.column)
+    @abc.abstractmethod
+    def contents(self) -> Iterator[bytes]:
+        """The cells as they stand in the file, what is null empty. Raises one of DAMAGED at the first that can't be read."""
 
     @cached_property
     def copy(self) -> Path:
@@ -65,24 +66,21 @@ class RowGroup:
         self.file.cache.make(self.copy, self.size, self.write)
 
     def write(self, target: Path) -> None:
-        """Write the cells; what is null is empty, and so is what stands behind damaged bytes."""
+        """Write the cells; what stands behind damaged bytes is empty."""
         offsets = [OFFSET * (self.rows + 1)]
-        with self.file.open() as raw, target.open("wb") as copy:
+        with target.open("wb") as copy:
             copy.seek(offsets[0])
-            for cell in self.contents(raw):
+            for cell in self.readable():
                 copy.write(cell)
                 offsets.append(offsets[-1] + len(cell))
             offsets += offsets[-1:] * (self.rows + 1 - len(offsets))
             copy.seek(0)
             copy.write(numpy.array(offsets, dtype="<i8").tobytes())
 
-    def contents(self, raw: Parts) -> Iterator[bytes]:
-        """The cells as they stand in the file, up to where it is damaged."""
-        rows = min(BATCH, max(1, BUFFER * self.rows // max(1, self.size)))
+    def readable(self) -> Iterator[bytes]:
+        """The cells up to where the file is damaged."""
         try:
-            with parquet.ParquetFile(raw, metadata=self.footer, buffer_size=BUFFER, pre_buffer=False) as table:
-                for batch in table.iter_batches(rows, row_groups=[self.number], columns=[self.column], use_threads=False):
-                    yield from (cell.as_py() or b"" for cell in cells.files_in(batch.column(0)))
+            yield from self.contents()
         except DAMAGED as error:
             log.warning("%s: row group %d is damaged: %s", self.file.entry.key, self.number + 1, error)
 
@@ -110,11 +108,18 @@ class RowGroup:
             self.copy.unlink(missing_ok=True)
 
 
-def size_of(footer: parquet.FileMetaData, number: int, column: str) -> int:
-    """Bytes of a column's cells in a row group."""
-    group = footer.row_group(number)
-    leaves = (group.column(index) for index in range(group.num_columns))
-    return sum(leaf.total_uncompressed_size for leaf in leaves if f"{leaf.path_in_schema}.".startswith(f"{column}."))
+def kept(file: PlacedFile, part: str, size: int, write: Callable[[Path], None]) -> ipc.RecordBatchFileReader:
+    """A table that `write` makes of a file that is far away, mapped from a copy on this node's disk, which all processes share.
+    Raises what `write` raises."""
+    path = file.copy_of(part)
+    while True:
+        file.cache.make(path, size, write)
+        try:
+            return ipc.open_file(pyarrow.memory_map(str(path)))
+        except FileNotFoundError:  # another process made room just then
+            continue
+        except pyarrow.ArrowInvalid:  # torn when this node went down
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,8 @@ class RowGroups(Openable):
         """Bring the row groups of these, several at a time."""
         asked = (self.groups[number] for number in numpy.unique(self.where(indices)[0]).tolist())
         if missing := [group for group in asked if not used(group.copy)]:
-            with ThreadPoolExecutor(THREADS, thread_name_prefix="row-groups") as pool:
+            at_once = max(1, min(THREADS, HELD // max(group.held for group in missing)))
+            with ThreadPoolExecutor(at_once, thread_name_prefix="row-groups") as pool:
                 list(pool.map(RowGroup.bring, missing))
 
     def where(self, indices: Sequence[int]) -> tuple[numpy.ndarray, numpy.ndarray]:

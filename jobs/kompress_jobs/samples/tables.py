@@ -53,9 +53,8 @@ class Table:
     """Of labels that are numbers: what they mean, where the file says so."""
 
 
-Read = Callable[[Any, str, str], Table]
-"""(file, input column, label column) -> its rows; raises `MissingColumn`, and ValueError, OSError for a damaged file. The file is a Path
-on the local disk, or a `PlacedFile` where it is read by parts."""
+Read = Callable[[PlacedFile, str, str], Table]
+"""(file, input column, label column) -> its rows; raises `MissingColumn`, and ValueError, OSError for a damaged file."""
 
 
 class MissingColumn(Exception):
@@ -64,6 +63,15 @@ class MissingColumn(Exception):
     def __init__(self, name: str, columns: Iterable[str]) -> None:
         super().__init__(name)
         self.name, self.columns = name, list(columns)
+
+
+def require_columns(names: list[str], *wanted: str) -> None:
+    """Raise MissingColumn for one that is not there, ValueError for one that is there twice."""
+    for name in wanted:
+        if name not in names:
+            raise MissingColumn(name, names)
+        if names.count(name) > 1:
+            raise ValueError(f"it has {names.count(name)} columns {name}")
 
 
 class Picked(Protocol):
@@ -130,22 +138,19 @@ def load(
     suffixes: tuple[str, ...],
     read: Read,
     *,
-    by_parts: bool = False,
     field: str,
     first: int | None,
     transcripts: bool = False,
 ) -> Data:
-    """The data set; with `by_parts` no file is copied whole, with `first` it has about that many samples of each split (the label column
-    is read whole: it says which labels there are).
+    """The data set; with `first` it has about that many samples of each split (the label column is read whole: it says which labels
+    there are).
 
     Raises InvalidManifest for columns, DataUnreadable with file and row, LabelMismatch for labels that train does not have.
     """
     columns = column_of(dataset.input_column, "inputColumn", field), column_of(dataset.label_column, "labelColumn", field)
     place = open_place(dataset, scratch, field=field)
     listed = files_of(dataset, place.paths, suffixes, field=field)
-    tables = [path for paths in listed.values() for path in paths]
-    given: Sequence[Path | PlacedFile] = [place.file(path) for path in tables] if by_parts else place.bring(tables)
-    reading = Reading(dataset, place, dict(zip(tables, given, strict=True)), columns, read, field)
+    reading = Reading(dataset, place, columns, read, field)
     parts: dict[str, Rows] = {}
     named: tuple[str, ...] = ()
     for split, paths in listed.items():
@@ -296,8 +301,6 @@ class Reading:
 
     dataset: Dataset
     place: Place
-    files: dict[str, Path | PlacedFile]
-    """See `Read`."""
     columns: tuple[str, str]
     """Of the sample, of the label."""
     read: Read
@@ -347,8 +350,8 @@ def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple
 
 
 def tables_of(paths: list[str], reading: Reading) -> Iterator[Table]:
-    """The tables of these files; where they are read by parts several at a time."""
-    if not any(isinstance(reading.files[path], PlacedFile) for path in paths):
+    """The tables of these files; of those that are far away several at a time."""
+    if reading.place.near:
         yield from (opened(path, reading) for path in paths)
         return
     with ThreadPoolExecutor(THREADS, thread_name_prefix="tables") as pool:
@@ -366,7 +369,7 @@ def joined(first: cells.Column | RowGroups, parts: list[Any]) -> Picked:
 def opened(path: str, reading: Reading) -> Table:
     """The rows of one file; raises InvalidManifest for a column that it does not have, DataUnreadable where it can't be read."""
     try:
-        return reading.read(reading.files[path], *reading.columns)
+        return reading.read(reading.place.file(path), *reading.columns)
     except MissingColumn as error:
         raise missing(error, path, reading.columns, field=reading.field) from None
     except (pyarrow.ArrowException, ValueError, OSError) as error:

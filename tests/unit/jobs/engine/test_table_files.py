@@ -323,3 +323,16 @@ def test_sound_is_known_by_its_first_bytes() -> None:
         Image.new("RGB", (8, 8)).save(file, ending)
         assert cells.medium_of(file.getvalue()) == "image", ending
         assert image_folder.decode(io.BytesIO(file.getvalue()), 8) is not None
+
+
+def test_damaged_offsets_are_told_and_do_not_end_the_process(tmp_path: Path) -> None:
+    """Arrow believes what it maps: an offset beyond its buffer is a bus error when the cell is read."""
+    table = pyarrow.table({"file": [bytes([number]) * 100 for number in range(40)], "label": [number % 2 for number in range(40)]})
+    with ipc.new_stream(str(tmp_path / "train.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    content = bytearray((tmp_path / "train.arrow").read_bytes())
+    offsets = content.index(numpy.arange(0, 1000, 100, dtype="<i4").tobytes())
+    content[offsets + 40 : offsets + 44] = numpy.array([1 << 30], "<i4").tobytes()
+    (tmp_path / "train.arrow").write_bytes(content)
+    with pytest.raises(DataUnreadable, match=r"train\.arrow can't be read: .*offset"):
+        load(tmp_path / "train.arrow", "arrow", tmp_path)

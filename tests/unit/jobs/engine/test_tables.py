@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow
 import pytest
 import torch
-from pyarrow import parquet
+from pyarrow import ipc, parquet
 
 from kompress_api.errors import DataUnreadable, InvalidManifest, KompressError, LabelMismatch
 from kompress_api.places import Dataset
@@ -39,7 +39,7 @@ def write_parquet(path: Path, rows: Rows) -> None:
 
 
 WRITERS: dict[str, Callable[[Path, Rows], None]] = {"csv": write_csv, "jsonl": write_jsonl, "json": write_array, "parquet": write_parquet}
-FORMATS = {"csv": "csv", "tsv": "csv", "jsonl": "json", "json": "json", "parquet": "parquet"}
+FORMATS = {"csv": "csv", "tsv": "csv", "jsonl": "json", "json": "json", "parquet": "parquet", "arrow": "arrow"}
 
 
 def load(place: Path, ending: str, tmp_path: Path, *, first: int | None = None, **fields: object) -> Data:
@@ -187,6 +187,21 @@ def test_what_can_not_be_read_is_answered_by_file_and_field(
     with pytest.raises(error, match=says) as caught:
         load(tmp_path / f"bad.{ending}", ending, tmp_path, **fields)
     assert caught.value.field == f"spec.dataset.{field}"
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow"])
+def test_a_column_that_is_there_twice_is_refused(ending: str, tmp_path: Path) -> None:
+    """One of the two would be taken, and nobody would know which."""
+    rows = pyarrow.table([pyarrow.array(["a", "b"]) for _ in range(3)], names=["text", "label", "label"])
+    if ending == "arrow":
+        with ipc.new_stream(str(tmp_path / "data.arrow"), rows.schema) as stream:
+            stream.write_table(rows)
+    elif ending == "csv":
+        (tmp_path / "data.csv").write_text("text,label,label\na,a,b\n")
+    else:
+        parquet.write_table(rows, tmp_path / "data.parquet")
+    with pytest.raises(DataUnreadable, match=rf"data\.{ending} can't be read: it has 2 columns label"):
+        load(tmp_path / f"data.{ending}", ending, tmp_path)
 
 
 def test_columns_of_other_things_than_text_and_labels_are_refused_by_field(tmp_path: Path) -> None:
