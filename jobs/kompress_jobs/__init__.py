@@ -1,20 +1,25 @@
-"""What runs in a pod. The rooms, from the door inwards:
+"""What runs in a pod. The rooms, from the door inwards; an import points down (`layers` in pyproject.toml):
 
 | room | what it holds |
 | --- | --- |
 | `pod/` | the life of a pod: its environment, torchrun's agent, the workers, the last word |
 | `stages/` | one module a kind of stage; those of users work at the `Bench` (`bench.py`) |
-| `planning/` | what can be told before anything runs: keys, fingerprints, sizes, memory; written by the preflight, read by stages |
-| `training/` | the one loop, its checkpoints and its gang |
-| `tasks/`, `models/`, `data/`, `builtins/`, `preprocessing/` | registries: a name of the API is a module there (`registry.py`) |
-| `strategies/`, `losses/`, `regularizers/`, `granularities/`, `importances/`, `fusions/`, `quantizers/`, `exporters/` | likewise |
-| `pruning/` | what granularities and importances share: budgets, search, sensitivity, recovery |
-| `evaluation/` | finished models that answer once more: other data, other seeds |
-| `samples/` | how labelled samples are read, wherever they lie |
-| `loading/` | from an address to a model with its description, and back to a bundle |
-| `modules/` | what is done to an `nn.Module`, whatever the stage |
+| `tracking/` | from the events that a worker writes down (`events.py`) to the run that a person looks at in MLflow |
+| `rehearsal/`, `report/` | what stands around the stages: each once without training, its size and memory; what people read |
+| `granularities/`, `importances/`, `losses/`, `strategies/`, `fusions/` | registries: a name of the API is a module there (`registry.py`) |
+| `regularizers/`, `quantizers/` | likewise |
+| `pruning/`, `distillation/` | what the modules of granularities and importances share, and those of losses |
+| `evaluation/` | finished models that answer once more: in their engine, on other data, after other seeds |
+| `tasks/` | one module a task: how samples are prepared, learned and judged |
+| `training/` | the one loop, its checkpoints and its order; the processes are a `Gang` (`gang.py`) |
 | `measure/` | figures of predictions, models and engines |
-| `report/`, `tracking/`, `storage/` | what people read, what MLflow keeps, what S3 keeps |
+| `loading/`, `models/` | from an address to a model with its description (`description.py`), and back to a bundle |
+| `exporters/` | one module a file format |
+| `modules/` | what is done to an `nn.Module`, whatever the stage |
+| `planning/` | keys, fingerprints and the plan that the preflight writes and stages read |
+| `data/`, `builtins/`, `preprocessing/` | where samples come from, and how they become what a model takes |
+| `samples/` | how labelled samples are read, wherever they lie |
+| `storage/` | objects in a bucket or a folder, and this node's copies of them |
 
 What several modules of a registry share lies at the top, since each file in a registry is a method.
 """

@@ -18,17 +18,17 @@ from kompress_api.goals import HIGHER_IS_BETTER, SOURCE_PREFIX, judged_by
 from kompress_api.training import Training
 from kompress_jobs import data, registry, reload, tasks
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.data import Data, Split
+from kompress_jobs.description import Description, Loaded
+from kompress_jobs.gang import Gang
 from kompress_jobs.loading import assemble, bundle
-from kompress_jobs.loading.bundle import Description, Loaded
 from kompress_jobs.measure import latency, predictions, size
 from kompress_jobs.measure.classification import Figures
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.samples import place
+from kompress_jobs.samples.splits import Data, Split
 from kompress_jobs.training import objective
 from kompress_jobs.training.checkpoint import Checkpoints
 from kompress_jobs.training.evaluate import evaluate
-from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.loop import train
 from kompress_jobs.training.plan import Objective, Plan
 from kompress_jobs.training.state import State

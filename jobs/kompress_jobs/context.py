@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kompress_api.contract import Artifact, StageInput
 from kompress_api.errors import ArtifactMissing
 from kompress_api.names import SOURCE
-from kompress_jobs.tracking.events import Events
+from kompress_jobs.events import Events
 
 if TYPE_CHECKING:
     import torch

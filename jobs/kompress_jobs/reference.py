@@ -50,11 +50,9 @@ class Section:
 
     def modules(self) -> Iterator[tuple[Any, ModuleType]]:
         """The values that are built."""
-        for value in self.values:
-            if value is FuseMethod.ENSEMBLE:
-                yield value, ensemble
-            elif registry.module_name(value) in registry.known(self.folder):
-                yield value, registry.load(self.folder, value, field=self.field)
+        if FuseMethod.ENSEMBLE in self.values:
+            yield FuseMethod.ENSEMBLE, ensemble
+        yield from built(self.folder, self.values)
 
 
 def sections() -> tuple[Section, ...]:
@@ -214,6 +212,12 @@ def _data(spec: CompressionJobSpec) -> Iterator[tuple[str, Any]]:
     yield "", spec.dataset.format or spec.dataset.source.partition("://")[0]
 
 
+def built(folder: str, values: Iterable[Any]) -> Iterator[tuple[Any, ModuleType]]:
+    """The values that have a module."""
+    names = registry.known(folder)
+    return ((value, registry.load(folder, value, field="")) for value in values if registry.module_name(value) in names)
+
+
 def _augmentations(module: ModuleType) -> str:
     return ", ".join(module.DRAWS)
 
@@ -221,15 +225,13 @@ def _augmentations(module: ModuleType) -> str:
 def _importances_of(granularity: ModuleType) -> str:
     from kompress_jobs.pruning.recovery import ranks
 
-    known = [(value, registry.load("importances", value, field="")) for value in Importance]
-    return ", ".join(value.value for value, module in known if ranks(module, granularity))
+    return ", ".join(value.value for value, module in built("importances", Importance) if ranks(module, granularity))
 
 
 def _granularities_of(importance: ModuleType) -> str:
     from kompress_jobs.pruning.recovery import ranks
 
-    known = [(value, registry.load("granularities", value, field="")) for value in Granularity]
-    return ", ".join(value.value for value, module in known if ranks(importance, module))
+    return ", ".join(value.value for value, module in built("granularities", Granularity) if ranks(importance, module))
 
 
 def main() -> None:

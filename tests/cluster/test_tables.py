@@ -16,13 +16,13 @@ from pyarrow import ipc, parquet
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs import data
-from kompress_jobs.data import Split, image_folder
+from kompress_jobs.gang import Gang
 from kompress_jobs.planning import fingerprint
-from kompress_jobs.samples import record_batches
+from kompress_jobs.samples import images, record_batches
+from kompress_jobs.samples.splits import Split
 from kompress_jobs.storage.s3 import S3Store
 from kompress_jobs.tasks import image_classification
 from kompress_jobs.training import batches
-from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.order import Order
 from testcluster.servers import S3
 
@@ -83,7 +83,7 @@ def photos(request: pytest.FixtureRequest, s3: S3, tmp_path: Path, monkeypatch: 
     """Noise, which no codec makes smaller, as `datasets` keeps images: below `tmp_path`/photos and at <bucket>/photos."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(images, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(record_batches, "LEAST", 0)
     form = "parquet" if request.param == "parquet" else "arrow"
     bucket = s3.new_bucket()
@@ -240,6 +240,86 @@ def test_small_batches_of_arrow_come_whole(bucket: str, s3: S3, brought: list[in
     assert len(brought) <= 4, "its first headers"
 
 
+def large(rows: int) -> pyarrow.Table:
+    """Pictures of which a hundred have more than 4 MiB; ten have less."""
+    found = pictures(rows)
+    column = [cell.as_py() + bytes(50_000) for cell in found["image"]]  # decoders do not look behind the picture
+    return found.set_column(0, "image", pyarrow.array(column, pyarrow.binary()))
+
+
+def in_batches(table: pyarrow.Table, file: Path) -> None:
+    with ipc.new_stream(str(file), table.schema) as stream:
+        stream.write_table(table, max_chunksize=100)
+
+
+def test_parts_of_a_split_may_be_brought_in_different_ways(
+    bucket: str, s3: S3, brought: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two files one has large batches, the other is a short rest."""
+    monkeypatch.setattr(images, "IN_MEMORY_BYTES", 0)
+    for name, rows in (("train-0", 200), ("train-1", 10), ("validation", 10), ("test", 10)):
+        in_batches(large(rows), tmp_path / f"{name}.arrow")
+        s3.client().upload_file(str(tmp_path / f"{name}.arrow"), bucket, f"set/{name}.arrow")
+    found = data.load(asked(bucket, s3, imageSize=8), tmp_path / "scratch").train
+    assert sum(brought) < 1.5 * 5_000_000 + 10 * FOOTER, "one batch of the first"
+    pixels = found.read(torch.arange(210))[0]
+    assert pixels[:, 0, 0, 0].tolist() == [*range(200), *range(10)]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("limit", ["HELD", "BATCHES"])
+def test_what_memory_should_not_hold_and_what_is_asked_for_too_often_is_mapped(
+    limit: str, bucket: str, s3: S3, brought: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that was written at once is one batch; one whose first batch alone is large would cost three requests a row."""
+    table = large(200)
+    if limit == "HELD":
+        monkeypatch.setattr(record_batches, "HELD", 5_000_000)
+    with ipc.new_stream(str(tmp_path / "train.arrow"), table.schema) as stream:
+        stream.write_table(table[:100])
+        stream.write_table(table[100:], max_chunksize=1)
+    s3.client().upload_file(str(tmp_path / "train.arrow"), bucket, "set/train.arrow")
+    found = data.load(asked(bucket, s3), tmp_path / "scratch")
+    assert len(found.train) + len(found.validation) + len(found.test) == 200
+    assert len(brought) < 10
+    (copy,) = (tmp_path / "scratch").rglob("*.arrow")
+    assert copy.stat().st_size == (tmp_path / "train.arrow").stat().st_size
+
+
+def test_columns_that_nobody_asked_for_do_not_matter(
+    bucket: str, s3: S3, brought: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one whose type has no empty form, nor a dictionary, which would come with every batch."""
+    monkeypatch.setattr(record_batches, "LEAST", 0)
+    table = pictures(40)
+    union = pyarrow.UnionArray.from_dense(
+        pyarrow.array([0] * 40, pyarrow.int8()), pyarrow.array(range(40), pyarrow.int32()), [pyarrow.array(range(40))]
+    )
+    wide = pyarrow.array([bytes([number]) * 10_000 for number in range(40)]).dictionary_encode()
+    for number, column in enumerate((union, wide)):
+        as_stream(table.append_column("other", [column]), tmp_path / "train.arrow")
+        s3.client().upload_file(str(tmp_path / "train.arrow"), bucket, f"{number}/train.arrow")
+        found = data.load(asked(bucket, s3, source=f"s3://{bucket}/{number}"), tmp_path / "scratch")
+        assert len(found.train) + len(found.validation) + len(found.test) == 40
+    assert sum(brought) < 4 * FOOTER
+
+
+def test_labels_that_can_not_be_decompressed_are_the_datas_fault(
+    bucket: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not this node's, where the stage would be tried again."""
+    monkeypatch.setattr(record_batches, "LEAST", 0)
+    labels = pyarrow.array([f"label {number % 2}" for number in range(40)])
+    table = pictures(40).set_column(1, "label", labels)
+    with ipc.new_file(str(tmp_path / "train.arrow"), table.schema, options=ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_table(table)
+    content = bytearray((tmp_path / "train.arrow").read_bytes())
+    at = content.rindex(b"\x28\xb5\x2f\xfd")  # zstd's magic number
+    content[at : at + 4] = bytes(4)
+    s3.client().put_object(Bucket=bucket, Key="set/train.arrow", Body=bytes(content))
+    with pytest.raises(DataUnreadable, match=r"train\.arrow can't be read"):
+        data.load(asked(bucket, s3), tmp_path / "scratch")
+
+
 @pytest.mark.parametrize("write", [as_stream, as_file])
 def test_a_dictionary_of_labels_is_read_by_parts(
     write: Callable[[pyarrow.Table, Path], None], bucket: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -257,7 +337,7 @@ def test_a_dictionary_of_labels_is_read_by_parts(
 
 def test_a_damaged_record_batch_costs_its_own_rows(bucket: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_batches, "LEAST", 0)
-    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(images, "IN_MEMORY_BYTES", 0)
     as_stream(pictures(40), tmp_path / "train.arrow")
     content = bytearray((tmp_path / "train.arrow").read_bytes())
     at = content.index(b"\x89PNG", len(content) // 2)  # behind the offsets of its batch

@@ -8,9 +8,9 @@ import torch
 
 from kompress_api.places import Output
 from kompress_jobs.bench import Bench
+from kompress_jobs.distillation import teacher_cache
+from kompress_jobs.distillation.teacher_cache import Answers
 from kompress_jobs.storage.store import open_store
-from kompress_jobs.training import teacher_cache
-from kompress_jobs.training.teacher_cache import Answers
 from testcluster.servers import S3
 
 PACKAGES = str(Path(__file__).parents[1] / "unit" / "jobs" / "engine" / "packages")

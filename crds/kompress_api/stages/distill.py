@@ -65,7 +65,7 @@ class Distill(Training):
     """T: both logits are divided by it."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the imitation term."""
-    losses: Annotated[list[WeightedLoss], Field(min_length=1, max_length=5)] = [WeightedLoss()]
+    losses: Annotated[list[WeightedLoss], Field(min_length=1, max_length=len(DistillLoss))] = [WeightedLoss()]
     """What the student imitates."""
     layer_mapping: Annotated[list[LayerPair], Field(max_length=64)] = []
     """Pairs of layers for Feature, Attention and Relational; empty: by `patience`."""

@@ -12,7 +12,7 @@ import numpy
 import torch
 
 from kompress_api.places import Dataset
-from kompress_jobs.data import HELD_OUT, Data, MemorySplit, cut
+from kompress_jobs.samples.splits import HELD_OUT, Data, MemorySplit, cut
 
 TEST_SHARE = 0.2
 

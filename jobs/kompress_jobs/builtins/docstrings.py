@@ -20,7 +20,7 @@ import torch
 from kompress_api.canonical import digest
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
-from kompress_jobs.data import HELD_OUT, Data, MemorySplit, rank_of
+from kompress_jobs.samples.splits import HELD_OUT, Data, MemorySplit, rank_of
 
 LONGEST = 400
 TEST_SHARE = 0.2

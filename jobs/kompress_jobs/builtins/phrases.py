@@ -13,9 +13,9 @@ from pydantic import Field
 from kompress_api.base import Model
 from kompress_api.places import Dataset
 from kompress_jobs.builtins.words import TEST_SHARE, WORDS, distinct, parted
-from kompress_jobs.data import HELD_OUT, Data, MemorySplit, Split
 from kompress_jobs.samples import Clips, espeak, sound, transcripts
 from kompress_jobs.samples.espeak import ACCENTS, PITCH, SPEED, chosen_voices, version
+from kompress_jobs.samples.splits import HELD_OUT, Data, MemorySplit, Split
 
 FEWEST, MOST = 2, 4
 """Words of a phrase."""

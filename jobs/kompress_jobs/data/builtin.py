@@ -7,7 +7,7 @@ from types import ModuleType
 from kompress_api.errors import InvalidManifest
 from kompress_api.places import Dataset
 from kompress_jobs import registry
-from kompress_jobs.data import Data
+from kompress_jobs.samples.splits import Data
 
 TRANSCRIPTS = True
 """Some of them have transcripts."""

@@ -9,9 +9,9 @@ import pyarrow
 from pyarrow import csv
 
 from kompress_api.places import Dataset
-from kompress_jobs.data import Data
 from kompress_jobs.samples import tables
 from kompress_jobs.samples.data_place import PlacedFile
+from kompress_jobs.samples.splits import Data
 
 SUFFIXES = (".csv", ".tsv")
 TRANSCRIPTS = True
@@ -24,7 +24,12 @@ def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = Non
 
 def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table:
     """The two columns of a file; a row with too few or too many fields is damaged. The header is row 1."""
-    path, damaged = file.bring(), list[int]()
+    return file.whole(lambda path: parsed(path, input_column, label_column))
+
+
+def parsed(path: Path, input_column: str, label_column: str) -> tables.Table:
+    """See `read`."""
+    damaged: list[int] = []
 
     def skip(row: csv.InvalidRow) -> str:
         damaged.append(row.number)
@@ -41,6 +46,6 @@ def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table
         parse_options=parsing,
         convert_options=csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pyarrow.large_string())),
     )
-    numbers = range(2, 2 + len(found) + len(damaged))
-    rows = [number for number in numbers if number not in set(damaged)]
+    skipped = set(damaged)
+    rows = [number for number in range(2, 2 + len(found) + len(damaged)) if number not in skipped]
     return tables.Table(found[input_column], found[label_column], rows, tuple(damaged))

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow
 
 from kompress_api.places import Dataset
-from kompress_jobs.data import Data
 from kompress_jobs.samples import cells, tables
 from kompress_jobs.samples.data_place import PlacedFile
+from kompress_jobs.samples.splits import Data
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 TRANSCRIPTS = True
@@ -22,7 +22,7 @@ def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = Non
 
 def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table:
     """The two fields of a file's objects; a line that is no object is damaged. Of lines the line counts, of an array the position."""
-    objects, damaged = objects_of(file.bring().read_text(encoding="utf-8"))
+    objects, damaged = objects_of(file.whole(lambda path: path.read_text(encoding="utf-8")))
     names = list(dict.fromkeys(name for found in objects.values() for name in found))
     if objects:
         tables.require_columns(names, input_column, label_column)

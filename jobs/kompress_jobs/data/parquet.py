@@ -2,7 +2,7 @@
 
 A row group that can't be decoded costs its own rows only. Names of labels are taken from the metadata that `datasets` writes. Of a
 bucket's files nothing but the samples' column and the labels' is brought; images and sound in cells, wherever the file is, a row
-group at a time, and kept on the node's disk (`row_groups.py`).
+group at a time, and kept on the node's disk (`samples/row_groups.py`).
 """
 
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow
-from pyarrow import ipc, parquet
+from pyarrow import parquet
 
 from kompress_api.places import Dataset
-from kompress_jobs.data import Data
 from kompress_jobs.samples import cells, tables
 from kompress_jobs.samples.data_place import PlacedFile
-from kompress_jobs.samples.row_groups import DAMAGED, RowGroup, RowGroups, kept
+from kompress_jobs.samples.row_groups import DAMAGED, CopiedRowGroup, RowGroups, Undecodable, kept
+from kompress_jobs.samples.splits import Data
 
 SUFFIXES = (".parquet",)
 TRANSCRIPTS = True
@@ -28,7 +28,7 @@ BUFFER = 8 << 20
 
 def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None, transcripts: bool = False) -> Data:
     """See `tables.load`."""
-    return tables.load(dataset, scratch, SUFFIXES, read, field=field, first=first, transcripts=transcripts)
+    return tables.load(dataset, scratch, SUFFIXES, read, at_once=True, field=field, first=first, transcripts=transcripts)
 
 
 def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table:
@@ -61,10 +61,6 @@ def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table
     return tables.Table(by_row_group if holds_files else found[input_column], found[label_column], rows, tuple(damaged), names)
 
 
-class Undecodable(Exception):
-    """Some row group is damaged."""
-
-
 def by_groups(table: parquet.ParquetFile, wanted: list[str]) -> tuple[pyarrow.Table, list[int]]:
     """What can be decoded, and the row groups that it is from."""
     parts: list[pyarrow.Table] = []
@@ -82,26 +78,22 @@ def by_groups(table: parquet.ParquetFile, wanted: list[str]) -> tuple[pyarrow.Ta
 def by_columns(file: PlacedFile, table: parquet.ParquetFile, wanted: list[str]) -> pyarrow.Table:
     """The columns of a file that is far away."""
 
-    def write(target: Path) -> None:
-        try:
-            found = table.read(wanted, use_threads=False)
-        except DAMAGED as error:  # and no error of this node's disk
-            raise Undecodable(str(error)) from error
-        with ipc.new_file(str(target), found.schema) as copy:
-            copy.write_table(found)
+    def read_columns() -> tuple[pyarrow.Schema, list[pyarrow.RecordBatch]]:
+        found = table.read(wanted, use_threads=False)
+        return found.schema, found.to_batches()
 
     size = sum(size_of(table.metadata, number, name) for number in range(table.num_row_groups) for name in wanted)
-    return kept(file, f"columns {wanted}", size, write).read_all()
+    return kept(file, f"columns {wanted}", size, read_columns).read_all()
 
 
 @dataclass(frozen=True)
-class ParquetRowGroup(RowGroup):
+class ParquetRowGroup(CopiedRowGroup):
     """Decoded some rows at a time."""
 
     footer: parquet.FileMetaData
 
     @property
-    def held(self) -> int:
+    def cost(self) -> int:
         return BUFFER
 
     def contents(self) -> Iterator[bytes]:

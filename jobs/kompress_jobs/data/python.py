@@ -19,11 +19,11 @@ import torch
 
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
-from kompress_jobs.data import Data
-from kompress_jobs.data.audio_folder import SOUND
-from kompress_jobs.loading import factories
+from kompress_jobs import factories
 from kompress_jobs.samples import cells, sound, tables
 from kompress_jobs.samples.encoded import File, Openable
+from kompress_jobs.samples.sound import SOUND
+from kompress_jobs.samples.splits import Data
 
 TRANSCRIPTS = True
 """A label may be what is said."""

@@ -11,16 +11,17 @@ import torch
 
 from kompress_api.stages.export import Device
 from kompress_jobs import registry, reload
-from kompress_jobs.data import Split
-from kompress_jobs.exporters import Engine, open_on
+from kompress_jobs.description import Description, Loaded
+from kompress_jobs.engine import Engine
+from kompress_jobs.evaluation.on_engine import scores_of
 from kompress_jobs.exporters import onnx as exporter
+from kompress_jobs.exporters import open_on
+from kompress_jobs.gang import Gang
 from kompress_jobs.loading import bundle
-from kompress_jobs.loading.bundle import Description, Loaded
-from kompress_jobs.measure.on_engine import scores_of
+from kompress_jobs.samples.splits import Split
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import Commit
 from kompress_jobs.training.evaluate import predict
-from kompress_jobs.training.gang import Gang
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,16 @@ from kompress_api.stages.export import Device
 from kompress_api.stages.fine_tune import FineTune
 from kompress_jobs import data, registry
 from kompress_jobs.context import StageContext
-from kompress_jobs.data import Data, Relabelled, Split
+from kompress_jobs.description import Loaded
 from kompress_jobs.evaluation import answers
 from kompress_jobs.evaluation.answers import Answering
 from kompress_jobs.evaluation.measurements import field_of, place_of
 from kompress_jobs.loading import assemble
-from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.measure import predictions
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.planning.fingerprint import fingerprint
 from kompress_jobs.planning.plan import Plan, PlannedData
+from kompress_jobs.samples.splits import Data, Relabelled, Split
 from kompress_jobs.storage.artifacts import Commit
 from kompress_jobs.training.evaluate import with_predictions
 

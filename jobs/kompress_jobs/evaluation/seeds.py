@@ -14,8 +14,8 @@ from typing import Any
 
 from kompress_api.stages.stage import Stage
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.events import Aside
 from kompress_jobs.storage.checkpoints import CheckpointStore
-from kompress_jobs.tracking.events import Aside
 
 LARGEST = 2**31
 Run = Callable[[StageContext], StageOutput]

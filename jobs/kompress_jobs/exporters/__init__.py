@@ -15,15 +15,11 @@ and where it has them
 - `DEPRECATED`, what to say to who still wants it.
 """
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from kompress_api.stages.export import Device
-
-Engine = Callable[[Sequence[Any]], Any]
-"""Inputs as numpy arrays, in the model's order, the batch first -> scores (batch, classes)."""
+from kompress_jobs.engine import Engine
 
 
 def open_on(device: Device, exporter: ModuleType, path: Path, threads: int) -> Engine:

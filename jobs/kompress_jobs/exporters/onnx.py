@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kompress_api.stages.quantize import QuantizeMode
-from kompress_jobs.exporters import Engine
+from kompress_jobs.engine import Engine
 
 if TYPE_CHECKING:
     from torch import nn

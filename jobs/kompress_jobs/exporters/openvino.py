@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kompress_api.stages.quantize import QuantizeMode
-from kompress_jobs.exporters import Engine, onnx
+from kompress_jobs.engine import Engine
+from kompress_jobs.exporters import onnx
 from kompress_jobs.quantizers import nncf
 
 if TYPE_CHECKING:

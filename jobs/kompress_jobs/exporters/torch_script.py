@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kompress_api.errors import MethodRefused
-from kompress_jobs.exporters import Engine
+from kompress_jobs.engine import Engine
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ import zlib
 import torch
 
 from kompress_api.stages.fuse import Fuse
+from kompress_jobs.chance import mix
 from kompress_jobs.fusions import Fused, Material, add_up, refuse_no_base
-from kompress_jobs.training.order import mix
 
 PURPOSE = 4
 """Of the seeds drawn here, among those of a job."""

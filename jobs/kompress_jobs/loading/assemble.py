@@ -16,12 +16,12 @@ from torch import nn
 from kompress_api.errors import InvalidManifest, LabelMismatch
 from kompress_api.places import ModelSource
 from kompress_jobs import models, registry
-from kompress_jobs.data import Data
+from kompress_jobs.chance import mix
+from kompress_jobs.description import Architecture, Description, Loaded, redescribed
 from kompress_jobs.loading import bundle, transfer
-from kompress_jobs.loading.bundle import Architecture, Description, Loaded, redescribed
 from kompress_jobs.models import Pretrained
 from kompress_jobs.modules import structure
-from kompress_jobs.training.order import mix
+from kompress_jobs.samples.splits import Data
 
 Head = Literal["Auto", "Keep", "Replace"]
 

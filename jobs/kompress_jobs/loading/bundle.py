@@ -4,12 +4,10 @@ A model is rebuilt as factory + replayed structural history + weights (loaded st
 back by any process that has the same libraries. Committing, digests and transport are the store's.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -17,89 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from kompress_api.base import Model
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, UnsafeFile
-from kompress_jobs import models
-from kompress_jobs.modules import history
-from kompress_jobs.preprocessing import AnyPreprocessing
-from kompress_jobs.samples import Inputs, place
-
-DESCRIPTION = "bundle.json"
-WEIGHTS = "model.safetensors"
-PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
-
-
-class Architecture(Model):
-    """How the untouched model is made; the number of classes is that of the description's labels."""
-
-    source: str
-    """torchvision://, timm://, hf:// or python://."""
-    arguments: dict[str, Any] = {}
-    """Keyword arguments of the constructor."""
-    num_classes: int
-    """Outputs that the constructor was asked for (later changes of the head are in the history)."""
-
-
-class Input(Model):
-    """One input of the model, for whoever calls it from elsewhere."""
-
-    name: str
-    """As in an exported graph."""
-    shape: list[int]
-    """-1: any length, the batch first."""
-    dtype: str
-    """As numpy calls it."""
-
-
-class Description(Model):
-    """bundle.json."""
-
-    version: Literal[1] = 1
-    """Of this format."""
-    task: str
-    """spec.task."""
-    architecture: Architecture
-    """How the untouched model is made."""
-    labels: list[str]
-    """Class names, in the order of the outputs."""
-    multi_label: bool = False
-    """Each score is a yes (above 0) or no of its own; else the largest score names the one label."""
-    ctc: bool = False
-    """Scores are those of frames, and labels are characters: the best of each frame, repeats once, label 0 left out, spell what was
-    said, in lower case with one space between words."""
-    preprocessing: AnyPreprocessing
-    """What is done to a sample before the model sees it."""
-    inputs: list[Input] = []
-    """What the model is called with, filled in when it is written."""
-    history: list[dict[str, Any]] = []
-    """Structural changes in order; each is {"change": name, ...}, see `history`."""
-    quantization: dict[str, Any] | None = None
-    """Recipe that export lowers with."""
-    metrics: dict[str, float] = {}
-    """Plain figures of the stage that wrote it."""
-    lineage: list[dict[str, Any]] = []
-    """Stages that made it, oldest first: {"stage", "kind", "job", "seed"}."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model in memory with its description."""
-
-    model: nn.Module
-    description: Description
-    fresh: tuple[str, ...] = ()
-    """Weights that did not come with the model: the library's did not fit, or the head is a new one."""
-    told: tuple[str, ...] = ()
-    """What people should know of weights that were taken over from elsewhere."""
-
-    def sample(self) -> Inputs:
-        """Inputs of the right shape and type where the model is; their content means nothing."""
-        return place(self.description.preprocessing.sample(), next(self.model.parameters()).device)
-
-
-def redescribed(found: Loaded, **update: Any) -> Loaded:
-    """The same model with a changed description."""
-    return dataclasses.replace(found, description=found.description.model_copy(update=update))
+from kompress_jobs.description import DESCRIPTION, WEIGHTS, Description, Loaded, inputs_of
+from kompress_jobs.models import rebuild
+from kompress_jobs.storage.model_place import PICKLES
 
 
 def write(folder: Path, model: nn.Module, description: Description) -> None:
@@ -118,16 +37,6 @@ def write_description(path: Path, description: Description, **more: Any) -> None
         (path.parent / name).write_bytes(data)
 
 
-def inputs_of(description: Description) -> list[Input]:
-    """Names, shapes and types of what the model is called with."""
-    preprocessing = description.preprocessing
-    found = []
-    for name, axes, tensor in zip(preprocessing.names, preprocessing.axes, preprocessing.sample(1), strict=True):
-        shape = [-1, *(-1 if axis in axes else size for axis, size in enumerate(tensor.shape[1:], start=1))]
-        found.append(Input(name=name, shape=shape, dtype=str(tensor.dtype).removeprefix("torch.")))
-    return found
-
-
 def describe(folder: Path) -> Description:
     """Read bundle.json; raises ArtifactMissing, ArtifactCorrupt, or UnsafeFile where the folder holds pickles instead."""
     path = folder / DESCRIPTION
@@ -144,15 +53,6 @@ def describe(folder: Path) -> Description:
         return described.model_copy(update={"preprocessing": described.preprocessing.load(folder)})
     except ValidationError as error:
         raise ArtifactCorrupt(f"{path} is no bundle description: {error.errors()[0]['msg']}", hint="make the bundle again") from error
-
-
-def rebuild(description: Description) -> nn.Module:
-    """The model of a description with fresh weights: built by its factory, its history replayed."""
-    architecture = description.architecture
-    model = models.construct(
-        architecture.source, architecture.arguments, architecture.num_classes, description.task, field="bundle.json: architecture"
-    )
-    return history.replay(model, description.history, description.preprocessing.sample())
 
 
 def read(folder: Path) -> Loaded:

@@ -6,7 +6,7 @@ S. Zagoruyko, N. Komodakis, Paying More Attention to Attention, 2017, https://ar
 import torch
 from torch.nn.functional import normalize
 
-from kompress_jobs.training.taps import aligned
+from kompress_jobs.distillation.taps import aligned
 
 ON = "features"
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from kompress_jobs.training.taps import aligned
+from kompress_jobs.distillation.taps import aligned
 
 ON = "features"
 

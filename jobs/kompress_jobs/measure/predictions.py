@@ -19,7 +19,7 @@ from pyarrow import parquet
 from kompress_jobs.storage.artifacts import MEASUREMENTS
 
 if TYPE_CHECKING:
-    from kompress_jobs.data import Split
+    from kompress_jobs.samples.splits import Split
 
 Array = numpy.ndarray[Any, Any]
 OWN, SOURCE, BASELINE = "test", "source", "baseline"
@@ -101,7 +101,7 @@ class Predictions:
 
     def named(self, split: "Split", **about: Any) -> "Predictions":
         """With the names that the split has for its samples, if it has any, and more about them."""
-        from kompress_jobs.data import names_of  # torch, which a report does not need
+        from kompress_jobs.samples.splits import names_of
 
         names = names_of(split)
         found = [names[position] for position in self.positions.tolist()] if names else []

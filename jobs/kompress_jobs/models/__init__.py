@@ -6,7 +6,7 @@ the name alone would not build the same model elsewhere, `preprocessing(name, ar
 models come with their own (None: the task decides), and `stands_for(name, field)`, where the library's version does not say
 what lies behind the name. A place's module (s3, file, mlflow) has `fetch(source, scratch, role, field) -> folder of a bundle` and
 `fetch_weights(source, scratch, role, field) -> safetensors files`; `located(source, role, patience, field)` where neither commit nor
-listing says what lies there. What is done to a model afterwards is written down in its bundle (`structure`).
+listing says what lies there. What is done to a model afterwards is written down in its bundle (`rebuild`).
 """
 
 import difflib
@@ -19,6 +19,8 @@ from torch import nn
 
 from kompress_api.errors import UnknownModel
 from kompress_jobs import registry
+from kompress_jobs.description import Description
+from kompress_jobs.modules import history
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -56,3 +58,12 @@ def unknown(source: str, known: Iterable[str], *, field: str) -> UnknownModel:
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(f'{scheme}://{entry}' for entry in near)}?" if near else f"list them with {scheme}'s list_models()"
     return UnknownModel(f"{scheme} has no model {name!r}", hint=hint, field=f"{field}.source")
+
+
+def rebuild(description: Description) -> nn.Module:
+    """The model of a description with fresh weights: built by its factory, its history replayed."""
+    architecture = description.architecture
+    model = construct(
+        architecture.source, architecture.arguments, architecture.num_classes, description.task, field="bundle.json: architecture"
+    )
+    return history.replay(model, description.history, description.preprocessing.sample())

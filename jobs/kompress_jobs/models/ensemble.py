@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from kompress_jobs.loading import bundle
-from kompress_jobs.loading.bundle import Description
+from kompress_jobs.description import Description
+from kompress_jobs.models import rebuild
 from kompress_jobs.modules.ensemble import Ensemble
 from kompress_jobs.preprocessing.ensemble import Preprocessing
 
@@ -16,7 +16,7 @@ def construct(name: str, arguments: Mapping[str, Any], num_classes: int, task: s
     described = [Description.model_validate(entry) for entry in arguments["members"]]
     preprocessing = Preprocessing.of([entry.preprocessing for entry in described])
     return Ensemble(
-        [bundle.rebuild(entry) for entry in described],
+        [rebuild(entry) for entry in described],
         preprocessing.takes,
         num_classes,
         learned=arguments["learned"],

@@ -1,5 +1,5 @@
 """file:///path: a bundle that a kompress stage committed into a folder, or a safetensors file."""
 
-from kompress_jobs.loading.model_place import fetch, fetch_weights
+from kompress_jobs.storage.model_place import fetch, fetch_weights
 
 __all__ = ["fetch", "fetch_weights"]

@@ -27,10 +27,10 @@ from kompress_api.errors import (
     UnsafeFile,
 )
 from kompress_jobs import registry
-from kompress_jobs.data import Data
 from kompress_jobs.models import Pretrained
 from kompress_jobs.preprocessing import Preprocessing, text
-from kompress_jobs.tasks.text_classification import DEFAULT_LENGTH, require_texts
+from kompress_jobs.preprocessing.text import DEFAULT_LENGTH, require_texts
+from kompress_jobs.samples.splits import Data
 
 CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",

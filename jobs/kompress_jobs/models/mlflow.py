@@ -16,8 +16,8 @@ from kompress_api import errors
 from kompress_api.contract import CREDENTIALS_FOLDER, ENV_CREDENTIALS, ENV_TRACKING
 from kompress_api.errors import ArtifactMissing, InvalidManifest, KompressError, MethodRefused, StorageUnavailable, UnsafeFile
 from kompress_api.places import ModelSource, WeightSource
-from kompress_jobs.loading.bundle import DESCRIPTION, PICKLES
-from kompress_jobs.loading.model_place import once
+from kompress_jobs.description import DESCRIPTION
+from kompress_jobs.storage.model_place import PICKLES, once
 from kompress_jobs.storage.objects import PATIENCE
 
 EXPORT = "export.json"

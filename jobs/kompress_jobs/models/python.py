@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from kompress_api.errors import UnknownModel
-from kompress_jobs.loading import factories
+from kompress_jobs import factories
 from kompress_jobs.models import Pretrained
 
 

@@ -12,11 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kompress_api.errors import MethodRefused
-from kompress_jobs.data import Split
+from kompress_jobs.gang import Gang
 from kompress_jobs.modules.structure import Change, put, run_watched
 from kompress_jobs.preprocessing import Preprocessing
 from kompress_jobs.samples import Inputs, move
-from kompress_jobs.training.gang import Gang
+from kompress_jobs.samples.splits import Split
 
 BATCH = 64
 BATCHES = 20

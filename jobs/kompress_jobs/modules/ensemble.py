@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from kompress_jobs.loading.bundle import Architecture, Description, Loaded
+from kompress_jobs.description import Architecture, Description, Loaded
 from kompress_jobs.preprocessing.ensemble import Preprocessing
 
 SOURCE = "ensemble://"

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from kompress_jobs.exporters import Engine
+from kompress_jobs.engine import Engine
 
 
 def engine(module: Callable[..., Any], threads: int) -> Engine:

@@ -14,6 +14,7 @@ import threading
 from kompress_api.contract import StageFailure, StageSuccess
 from kompress_api.errors import KompressError
 from kompress_api.names import PREFLIGHT, REPORT
+from kompress_jobs.failures import describe
 from kompress_jobs.pod import termination
 from kompress_jobs.pod.environment import Pod, termination_log
 from kompress_jobs.pod.outcome import figures_of_goals, oom_kills, outcome, told
@@ -42,12 +43,12 @@ def main() -> int:
         shutil.rmtree(pod.scratch, ignore_errors=True)
         pod.scratch.mkdir(parents=True)
     except (KompressError, OSError) as error:
-        return _tell(termination.describe(error))
+        return _tell(describe(error))
     try:
         return _tell(*run(pod, stopping))
     except Exception as error:
         log.exception("the launcher failed")
-        return _tell(termination.describe(error))
+        return _tell(describe(error))
 
 
 def run(pod: Pod, stopping: threading.Event) -> tuple[StageSuccess | StageFailure | None, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from kompress_api.goals import BASELINE_PREFIX, SOURCE_PREFIX, Goal
 from kompress_api.reasons import Reason
 from kompress_api.stages.stage import Stage
 from kompress_api.status import MAX_FIGURES
+from kompress_jobs.failures import MAX_MESSAGE, cut, describe
 from kompress_jobs.pod import termination
 from kompress_jobs.pod.environment import Pod
 from kompress_jobs.pod.workers import Ended, Workers
@@ -35,7 +36,7 @@ def outcome(pod: Pod, workers: Workers, *, stopped: bool, oom: bool) -> StageSuc
     silent = [ended for ended in workers.ended if ended.rank not in known]
     failures += [silent_death(ended, first=ended is silent[0], stopped=stopped, oom=oom) for ended in silent]
     if workers.error is not None:
-        failures.append(termination.describe(workers.error))
+        failures.append(describe(workers.error))
     if stopped and not failures:
         failures.append(failure(Reason.INTERRUPTED, "stopped before the workers had started", code=ExitCode.INTERRUPTED, secondary=True))
     root = termination.root_cause(failures) or failure(Reason.PROCESS_FAILED, "the workers ended without saying why")
@@ -85,7 +86,7 @@ def failure(
     """What the launcher itself has to say."""
     return StageFailure(
         reason=reason.value,
-        message=termination.cut(message, termination.MAX_MESSAGE),
+        message=cut(message, MAX_MESSAGE),
         hint=hint,
         rank=rank,
         time_us=time_us or time.time_ns() // 1000,

@@ -21,7 +21,9 @@ from kompress_api.errors import Interrupted, KompressError
 from kompress_api.names import PREFLIGHT, REPORT
 from kompress_jobs import registry
 from kompress_jobs.context import Events, StageContext, StageOutput, StopSignal
+from kompress_jobs.failures import describe
 from kompress_jobs.pod import termination
+from kompress_jobs.storage.local import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +43,7 @@ def main(scratch: Path) -> int:
         work(scratch, rank)
         return 0
     except BaseException as error:
-        failure = termination.describe(error, rank=rank, checkpoint_step=getattr(error, "checkpoint_step", None))
+        failure = describe(error, rank=rank, checkpoint_step=getattr(error, "checkpoint_step", None))
         termination.record(failure, scratch)
         log.error("%s: %s", failure.reason, error, exc_info=None if isinstance(error, KompressError) else error)
         return failure.exit_code
@@ -57,7 +59,7 @@ def work(scratch: Path, rank: int) -> None:
     else:
         result = run_in_gang(stage, module, scratch, rank)
     if rank == 0:
-        termination.write_atomically(scratch / termination.RESULT, result.model_dump_json(by_alias=True, exclude_none=True).encode())
+        write_atomically(scratch / termination.RESULT, result.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
 def run_in_gang(stage: StageInput, module: ModuleType, scratch: Path, rank: int) -> StageSuccess:

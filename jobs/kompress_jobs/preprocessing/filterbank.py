@@ -11,9 +11,9 @@ from typing import Any, Literal, Self
 import torch
 
 from kompress_jobs import mel, preprocessing
-from kompress_jobs.data import Data
 from kompress_jobs.preprocessing.waveform import require_rate
 from kompress_jobs.samples import Clips, Inputs, Samples
+from kompress_jobs.samples.splits import Data
 
 N_FFT = 512
 WINDOW = 400

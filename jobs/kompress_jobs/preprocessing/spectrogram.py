@@ -9,8 +9,8 @@ from typing import Literal, Self
 import torch
 
 from kompress_jobs import mel, preprocessing
-from kompress_jobs.data import Data, Split
 from kompress_jobs.samples import Clips, Inputs, Samples, fitted_waves
+from kompress_jobs.samples.splits import Data, Split
 
 FLOOR = 1e-6
 CLIPS_MEASURED = 256

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from kompress_api.errors import ArtifactCorrupt
+from kompress_api.errors import ArtifactCorrupt, MethodRefused
 from kompress_jobs import preprocessing
 from kompress_jobs.samples import Inputs, Samples
+from kompress_jobs.samples.splits import Data
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 FILE = "tokenizer.json"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TOKENIZERS_KEPT = 4
+DEFAULT_LENGTH = 512
+"""Tokens of a text where dataset.maxLength is absent, even if the model would take more: time and memory grow with its square."""
 
 
 class Preprocessing(preprocessing.Preprocessing):
@@ -99,3 +102,14 @@ def filled(rows: list[list[int]], value: int) -> torch.Tensor:
     """Rows of unlike lengths as one int64 (rows, longest), at least one column wide."""
     longest = max(1, *map(len, rows)) if rows else 1
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows], dtype=torch.int64).reshape(len(rows), longest)
+
+
+def require_texts(data: Data) -> None:
+    """Raise MethodRefused for images or sound."""
+    first, _ = data.train.read(torch.arange(1))
+    if not isinstance(first, list):
+        raise MethodRefused(
+            "the data holds no texts",
+            hint="use builtin://docstrings or format: parquet, csv or json, or the task of your data",
+            field="spec.dataset.source",
+        )

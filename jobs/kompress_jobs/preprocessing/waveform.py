@@ -11,8 +11,8 @@ import torch
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs import preprocessing
-from kompress_jobs.data import Data
 from kompress_jobs.samples import Clips, Inputs, Samples, fitted_waves
+from kompress_jobs.samples.splits import Data
 
 EPSILON = 1e-7
 """Added to the variance, as in Hugging Face's feature extractor."""

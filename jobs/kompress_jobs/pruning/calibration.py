@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from kompress_jobs.gang import Gang
 from kompress_jobs.importances import Evidence
 from kompress_jobs.samples import pick
 from kompress_jobs.training.batches import Batch
-from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.plan import Objective
 
 

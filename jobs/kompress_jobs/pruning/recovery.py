@@ -15,7 +15,8 @@ from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune
 from kompress_jobs import registry
 from kompress_jobs.bench import Bench
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.chance import mix
+from kompress_jobs.description import Loaded
 from kompress_jobs.modules import structure
 from kompress_jobs.pruning.calibration import Calibration
 from kompress_jobs.pruning.selection import SCHEDULES
@@ -23,7 +24,7 @@ from kompress_jobs.samples import move
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.checkpoint import Saved
 from kompress_jobs.training.objective import task_objective
-from kompress_jobs.training.order import Order, mix
+from kompress_jobs.training.order import Order
 from kompress_jobs.training.state import build_state
 
 CALIBRATION_BATCH = 64

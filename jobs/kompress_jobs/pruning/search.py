@@ -13,7 +13,7 @@ from typing import Any
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.prune import Prune, Search
 from kompress_jobs.bench import Bench
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.description import Loaded
 from kompress_jobs.measure import size
 from kompress_jobs.pruning.recovery import Methods, Steps, recovery_steps
 from kompress_jobs.samples import place

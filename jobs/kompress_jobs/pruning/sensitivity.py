@@ -10,7 +10,7 @@ import torch
 
 from kompress_api.stages.prune import Prune
 from kompress_jobs.bench import Bench
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.description import Loaded
 from kompress_jobs.pruning.recovery import Methods, bench_calibration, worths_of
 from kompress_jobs.pruning.structural import Structural
 

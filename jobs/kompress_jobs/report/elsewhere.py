@@ -1,4 +1,4 @@
-"""The final model and the baseline on `evaluation.datasets`, as their stages measured them (`other_data.py`)."""
+"""The final model and the baseline on `evaluation.datasets`, as their stages measured them (`evaluation/other_data.py`)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How much of a figure is the seed's luck: the stages that `evaluation.seeds` has run several times (`seeds.py`)."""
+"""How much of a figure is the seed's luck: the stages that `evaluation.seeds` has run several times (`evaluation/seeds.py`)."""
 
 import statistics
 from collections.abc import Mapping, Sequence

@@ -4,22 +4,19 @@ Files lie in cells as binary values, or as `datasets` of Hugging Face keeps them
 """
 
 import dataclasses
-import hashlib
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, Self
+from typing import Literal, Self
 
 import numpy
 import pyarrow
 import pyarrow.compute
 
 from kompress_api.errors import DataUnreadable
-from kompress_jobs.data.audio_folder import SOUND
-from kompress_jobs.data.image_folder import IMAGES
-from kompress_jobs.samples.encoded import Openable
+from kompress_jobs.samples.images import IMAGES
+from kompress_jobs.samples.sound import SOUND
 
 Medium = Literal["text", "image", "clip"]
 LOOKED_AT = 100
@@ -30,43 +27,29 @@ SEPARATOR = "|"
 
 @dataclass(frozen=True)
 class Column:
-    """The samples of a file."""
+    """Samples of a file that are texts, or the paths of files."""
 
     cells: pyarrow.ChunkedArray
-    """large_string: texts or paths; large_binary: files."""
+    """large_string."""
     medium: Medium
     paths: bool = False
     """The cells are paths of files."""
-    chosen: numpy.ndarray | None = None
-    """Of files: the rows that are meant; None: all. Their bytes may be mapped from a disk, and stay there."""
 
     def pick(self, rows: list[int]) -> Self:
         """Some of the samples."""
-        indices = numpy.array(rows, dtype=numpy.int64)
-        if self.holds_files:
-            return dataclasses.replace(self, chosen=indices if self.chosen is None else self.chosen[indices])
-        return dataclasses.replace(self, cells=self.cells.take(pyarrow.array(indices)))
-
-    @property
-    def holds_files(self) -> bool:
-        """Whether the cells are the files themselves."""
-        return bool(pyarrow.types.is_large_binary(self.cells.type))
+        return dataclasses.replace(self, cells=self.cells.take(pyarrow.array(numpy.array(rows, dtype=numpy.int64))))
 
     @property
     def names(self) -> list[str]:
         """A name of each sample that depends on its content alone."""
-        found: list[str] = Contents(self).names() if self.holds_files else self.cells.to_pylist()
-        return found
+        return self.cells.to_pylist()  # type: ignore[no-any-return]
 
 
 def samples_of(column: pyarrow.ChunkedArray, path: str, name: str, *, field: str) -> Column:
-    """What a column of samples holds, by its type and its first cells."""
+    """What a column that holds no files holds, by its type and its first cells."""
     kind = column.type
     if pyarrow.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
-    if holds_files(kind):
-        cells = files_in(column)
-        return Column(cells, medium_of(next(values(cells), b"")))
     if pyarrow.types.is_null(kind) or pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
         cells = column.cast(pyarrow.large_string())
         first = [cell.lower() for cell, _ in zip(values(cells), range(LOOKED_AT), strict=False)]
@@ -89,7 +72,7 @@ def holds_files(kind: pyarrow.DataType) -> bool:
     return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
 
-def files_in(column: pyarrow.Array | pyarrow.ChunkedArray) -> pyarrow.Array | pyarrow.ChunkedArray:
+def files_in(column: pyarrow.Array) -> pyarrow.Array:
     """Such cells as large_binary."""
     if pyarrow.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -107,25 +90,6 @@ def medium_of(content: bytes) -> Medium:
     """Sound by the first bytes that its formats have; all else is left to the decoder of images."""
     wave = content[:4] == b"RIFF" and content[8:12] == b"WAVE"
     return "clip" if wave or content.startswith((b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"FORM", b".snd")) else "image"
-
-
-class Contents(Openable):
-    """Cells as files."""
-
-    def __init__(self, column: Column) -> None:
-        self.cells = column.cells
-        self.chosen = numpy.arange(len(column.cells)) if column.chosen is None else column.chosen
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def open(self, index: int) -> BinaryIO:
-        """The content of one."""
-        return io.BytesIO(self.cells[int(self.chosen[index])].as_py())
-
-    def names(self) -> list[str]:
-        """The SHA-256 of each."""
-        return [hashlib.sha256(self.cells[int(row)].as_buffer()).hexdigest() for row in self.chosen]
 
 
 def labels_of(

@@ -3,10 +3,10 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from kompress_api.errors import ArtifactMissing, DataUnreadable
@@ -16,6 +16,8 @@ from kompress_jobs.storage.cache import Cache, node_cache
 from kompress_jobs.storage.file import FileStore, without_inode
 from kompress_jobs.storage.objects import ObjectInfo
 from kompress_jobs.storage.store import Store, listing
+
+Found = TypeVar("Found")
 
 
 class Place(Protocol):
@@ -46,9 +48,18 @@ class PlacedFile:
     """Where it can be read as it is; None: it is far away."""
 
     def bring(self) -> Path:
-        """All of it, on the local disk."""
+        """All of it, on the local disk; of a copy that was made others may need the room."""
         with told_as_data(self.field):
             return self.local or self.cache.bring(self.store, [self.entry], origin=self.origin)[0]
+
+    def whole(self, read: Callable[[Path], Found]) -> Found:
+        """What `read` makes of all of it."""
+        while True:
+            try:
+                return read(self.bring())
+            except FileNotFoundError:
+                if self.local:
+                    raise
 
     def open(self) -> "Parts":
         """Its content, of which no more is brought than is read."""

@@ -14,8 +14,8 @@ from typing import BinaryIO
 import torch
 
 from kompress_api.errors import DataUnreadable
-from kompress_jobs.data import MemorySplit, Split
 from kompress_jobs.samples import Samples, join
+from kompress_jobs.samples.splits import MemorySplit, Split
 
 THREADS = 8
 CHUNK = 512
@@ -67,7 +67,7 @@ class Files:
     places: Sequence[str]
     """As errors call them."""
     labels: torch.Tensor
-    """See `data.Split`."""
+    """See `splits.Split`."""
     names: Sequence[str] = ()
     """What they are called wherever the data set is copied to; absent: `places`."""
 
@@ -139,9 +139,9 @@ class DecodedSplit:
         if isinstance(self.encoded.files, Openable):
             self.encoded.files.bring(chosen)
         decoded = list(self.pool.map(lambda index: self.decode(opened(self.encoded.files[index])), chosen))
-        for index, sample in zip(chosen, decoded, strict=True):
-            if sample is None and self.encoded.places[index] not in self.unreadable:
-                self.unreadable.append(self.encoded.places[index])
+        for index in (index for index, sample in zip(chosen, decoded, strict=True) if sample is None):
+            if (told := self.told(index)) not in self.unreadable:
+                self.unreadable.append(told)
         if len(self.unreadable) > self.most_unreadable * len(self):
             raise DataUnreadable(
                 f"{len(self.unreadable)} of {len(self)} {self.noun}s of split {self.encoded.name} can't be read, "
@@ -151,6 +151,11 @@ class DecodedSplit:
             )
         found = [position for position, sample in enumerate(decoded) if sample is not None]
         return self.gather([sample for sample in decoded if sample is not None]), torch.tensor(found, dtype=torch.int64)
+
+    def told(self, index: int) -> str:
+        """What errors call a sample that can't be decoded; of a cell, whether anything could be read of it."""
+        place, files = self.encoded.places[index], self.encoded.files
+        return f"{place} (empty or damaged)" if isinstance(files, Openable) and not files.open(index).read(1) else place
 
 
 def in_memory(split: DecodedSplit) -> MemorySplit:

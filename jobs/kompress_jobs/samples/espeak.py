@@ -22,8 +22,8 @@ from kompress_api.base import Model
 from kompress_api.canonical import digest
 from kompress_api.errors import DataUnreadable, InvalidManifest
 from kompress_api.places import Dataset
-from kompress_jobs.data import rank_of
 from kompress_jobs.samples import Clips, sound
+from kompress_jobs.samples.splits import rank_of
 
 ACCENTS = ("en", "en-us")
 """British and American. espeak-ng 1.51 does not apply a variant to `en-gb`: all voices would be one."""

@@ -11,9 +11,9 @@ import torch
 
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
-from kompress_jobs.data import HELD_OUT, cut
 from kompress_jobs.samples.data_place import Place, open_place
 from kompress_jobs.samples.encoded import Encoded, Files, Medium
+from kompress_jobs.samples.splits import HELD_OUT, cut
 
 
 @dataclass(frozen=True)

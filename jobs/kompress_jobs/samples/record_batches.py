@@ -5,9 +5,11 @@ batch does: the headers are walked once, and a footer is made of them, behind wh
 (https://arrow.apache.org/docs/format/Columnar.html, format/Message.fbs, format/File.fbs)
 """
 
+import bisect
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
@@ -18,9 +20,12 @@ from flatbuffers.table import Table
 from pyarrow import ipc
 
 from kompress_jobs.samples.data_place import Parts, PlacedFile
+from kompress_jobs.samples.row_groups import HELD
 
 HEAD = 16 << 10
 """Bytes that are asked for where a header is expected; most have less."""
+BEFORE = 4 << 10
+"""... and of what stands in front of it: labels are often a batch's last column."""
 LEAST = 4 << 20
 """Bytes of a batch from which on it is worth the handful of requests that it costs."""
 MAGIC = b"ARROW1"
@@ -30,81 +35,123 @@ BLOCK = numpy.dtype([("offset", "<i8"), ("header", "<i4"), ("padding", "<i4"), (
 """Where a message lies in a file."""
 DICTIONARY, RECORDS = 2, 3
 """Kinds of messages."""
-HEADER_TYPE, BODY_LENGTH = 1, 3
+HEADER_TYPE, HEADER, BODY_LENGTH = 1, 2, 3
 """Fields of a message."""
+COMPRESSION = 3
+"""Field of a record batch."""
 BLOCKS = {DICTIONARY: 2, RECORDS: 3}
 """Fields of a footer: the blocks of each kind."""
 
 
-class WithFooter(Parts):
-    """A file, of which no more is brought than is read, and behind it a footer."""
+class Whole(Exception):
+    """The file is better brought whole."""
 
-    def __init__(self, file: PlacedFile, footer: bytes) -> None:
+
+class Known(Parts):
+    """A file of which some parts are known: what was read before, and a footer that stands behind its end."""
+
+    def __init__(self, file: PlacedFile, known: Mapping[int, bytes]) -> None:
         super().__init__(file)
-        self.footer = footer
-        self.size += len(footer)
+        self.known, self.starts = dict(known), sorted(known)
+        self.size = max([file.entry.size, *(start + len(content) for start, content in known.items())])
 
     def readinto(self, buffer: Any) -> int:
-        beyond = self.position - self.file.entry.size
-        if beyond < 0:
-            return super().readinto(memoryview(buffer)[:-beyond])
-        found = self.footer[beyond : beyond + len(buffer)]
-        buffer[: len(found)] = found
-        self.position += len(found)
-        return len(found)
+        index = bisect.bisect_right(self.starts, self.position) - 1
+        if index < 0:
+            return super().readinto(buffer)
+        skipped = self.position - self.starts[index]
+        content = self.known[self.starts[index]][skipped : skipped + len(buffer)]
+        if len(content) < len(buffer):
+            return super().readinto(buffer)
+        buffer[:] = content
+        self.position += len(content)
+        return len(content)
+
+    def look(self, start: int, stop: int) -> None:
+        """Read a part and know it from now on."""
+        start, at = max(0, start), self.position
+        self.position = start
+        self.known[start] = self.read(min(stop, self.size) - start)
+        bisect.insort(self.starts, start)
+        self.position = at
 
 
-class Small(Exception):
-    """Asking for each batch takes longer than bringing all of them."""
+@dataclass
+class Layout:
+    """Where everything lies in a file."""
+
+    footer: bytes
+    compressed: bool
+    known: dict[int, bytes] = field(default_factory=dict)
+    """What was read to find out."""
+
+    @property
+    def bodies(self) -> list[int]:
+        """Bytes of each record batch, without its header."""
+        return blocks_of(self.footer, RECORDS)["body"].tolist()  # type: ignore[no-any-return]
+
+    def column(self, file: PlacedFile, name: str) -> ipc.RecordBatchFileReader:
+        """The record batches, of which only this column is brought."""
+        known = self.known | {file.entry.size: self.footer}
+        index = ipc.open_file(Known(file, known)).schema.get_field_index(name)
+        return ipc.open_file(Known(file, known), options=ipc.IpcReadOptions(included_fields=[index]))
 
 
-def schema_of(raw: io.BufferedReader) -> pyarrow.Schema:
-    """The columns of a file in either format. Raises pyarrow.ArrowInvalid for another file."""
-    found = ipc.open_file(raw).schema if raw.peek().startswith(MAGIC) else ipc.open_stream(raw).schema
-    raw.seek(0)
-    return found
+def begun(file: PlacedFile) -> tuple[Known, pyarrow.Schema]:
+    """The beginning of a file in either format, and its columns. Raises pyarrow.ArrowInvalid for another file."""
+    raw = Known(file, {})
+    raw.look(0, HEAD)
+    found = ipc.open_file(raw).schema if raw.known[0].startswith(MAGIC) else ipc.open_stream(raw).schema
+    return raw, found
 
 
-def footer_of(file: PlacedFile) -> bytes:
-    """What `WithFooter` needs. Raises `Small`, and pyarrow.ArrowInvalid where the file is damaged or no footer can say what it holds."""
-    with io.BufferedReader(file.open(), HEAD) as raw:
-        if raw.peek().startswith(MAGIC):
-            footer = own_footer(raw, file.entry.size)
-            require_large(body_lengths(footer)[:1])
-            return footer
-        schema = schema_of(raw)
-        found: dict[int, list[tuple[int, int, int, int]]] = {kind: [] for kind in BLOCKS}
-        for kind, block in walk(raw, file.entry.size):
-            if kind in found:
-                found[kind].append(block)
-                require_large([body for *_, body in found[RECORDS][:1]])
+def laid_out(raw: Known, schema: pyarrow.Schema) -> Layout:
+    """What is where. Raises `Whole`, and pyarrow.ArrowInvalid where the file is damaged or no footer can say what it holds."""
+    if raw.known[0].startswith(MAGIC):
+        footer = own_footer(raw, raw.file.entry.size)
+        found = {kind: blocks_of(footer, kind).tolist() for kind in BLOCKS}
+        require_worthwhile(found)
+        compressed = False
+        for offset, length, *_ in found[RECORDS][:1]:
+            raw.seek(offset + 8)
+            compressed = message(raw.read(length - 8)).compressed
+        return Layout(footer, require_bounded(found, compressed), raw.known)
+    found = {kind: [] for kind in BLOCKS}
+    compressed = False
+    for told, block in walk(raw):
+        if told.kind in found:
+            found[told.kind].append(block)
+            compressed = compressed or told.compressed
+            require_worthwhile(found)
     made = bytearray(empty_footer(schema, len(found[RECORDS])))
     for kind, blocks in found.items():
         at, count = placed_blocks(made, kind)
         if count != len(blocks):
             raise pyarrow.ArrowInvalid(f"{len(blocks)} dictionaries for {count} columns that have one")
         made[at : at + count * BLOCK.itemsize] = numpy.array(blocks, dtype=BLOCK).tobytes()
-    return bytes(made)
+    return Layout(bytes(made), require_bounded(found, compressed), raw.known)
 
 
-def column_of(file: PlacedFile, footer: bytes, name: str) -> ipc.RecordBatchFileReader:
-    """The record batches, of which only this column is brought."""
-    index = ipc.open_file(WithFooter(file, footer)).schema.get_field_index(name)
-    return ipc.open_file(WithFooter(file, footer), options=ipc.IpcReadOptions(included_fields=[index]))
+def require_worthwhile(found: dict[int, list[tuple[int, ...]]]) -> None:
+    """Raise `Whole` where requests take longer than the file; dictionaries are brought again with every batch."""
+    bodies = {kind: [body for *_, body in blocks] for kind, blocks in found.items()}
+    if sum(bodies[RECORDS]) < LEAST * len(bodies[RECORDS]) or sum(bodies[DICTIONARY]) > HEAD:
+        raise Whole
 
 
-def require_large(bodies: list[int]) -> None:
-    """Raise `Small` for batches of so many bytes."""
-    if bodies and min(bodies) < LEAST:
-        raise Small
+def require_bounded(found: dict[int, list[tuple[int, ...]]], compressed: bool) -> bool:
+    """Raise `Whole` for a batch that memory had better not hold: a file that isn't compressed is mapped. Returns `compressed`."""
+    if not compressed and any(body > HELD for *_, body in found[RECORDS]):
+        raise Whole
+    return compressed
 
 
-def own_footer(raw: io.BufferedReader, size: int) -> bytes:
+def own_footer(raw: io.RawIOBase, size: int) -> bytes:
     """The end of a file in the file format: its footer, the length of that, and the magic word."""
     end = len(MAGIC) + 4
     raw.seek(max(0, size - end))
-    length, magic = struct.unpack(f"<i{len(MAGIC)}s", raw.read(end))
-    if magic != MAGIC or not 0 < length < size:
+    length, magic = struct.unpack(f"<i{len(MAGIC)}s", raw.read(end).ljust(end, b"\0"))
+    if magic != MAGIC or not 0 < length < size - end:
         raise pyarrow.ArrowInvalid("cut off: its end is no footer")
     raw.seek(size - end - length)
     return raw.read(length + end)
@@ -117,35 +164,49 @@ def empty_footer(schema: pyarrow.Schema, batches: int) -> bytes:
         for _ in range(batches):
             file.write_batch(pyarrow.RecordBatch.from_pylist([], schema=schema))
     content = written.getvalue().to_pybytes()
-    return own_footer(io.BufferedReader(io.BytesIO(content)), len(content))  # type: ignore[arg-type]
+    return own_footer(io.BytesIO(content), len(content))  # type: ignore[arg-type]
 
 
-def walk(raw: io.BufferedReader, size: int) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """The messages of a stream: the kind of each, and its block."""
-    position = 0
+@dataclass(frozen=True)
+class Message:
+    """What a header says."""
+
+    kind: int
+    body: int
+    """Bytes behind the header."""
+    compressed: bool
+
+
+def walk(raw: Known) -> Iterator[tuple[Message, tuple[int, int, int, int]]]:
+    """The messages of a stream, and the block of each."""
+    position, size = 0, raw.file.entry.size
     while position < size:
+        if position:
+            raw.look(position - BEFORE, position + HEAD)
         raw.seek(position)
         continues, length = struct.unpack("<II", raw.read(8).ljust(8, b"\0"))
         if continues == CONTINUES and length == 0:
             return  # the end of the stream
         if continues != CONTINUES or position + 8 + length > size:
             raise pyarrow.ArrowInvalid(f"no message at byte {position}")
-        kind, body = told(raw.read(length))
-        if not 0 <= body <= size - position - 8 - length:
+        found = message(raw.read(length))
+        if not 0 <= found.body <= size - position - 8 - length:
             raise pyarrow.ArrowInvalid(f"cut off in the message at byte {position}")
-        yield kind, (position, 8 + length, 0, body)
-        position += 8 + length + body
+        yield found, (position, 8 + length, 0, found.body)
+        position += 8 + length + found.body
 
 
-def told(header: bytes) -> tuple[int, int]:
-    """What a message's header says: its kind, and the bytes of its body."""
+def message(header: bytes) -> Message:
+    """Raises pyarrow.ArrowInvalid for something else."""
     try:
         table = root(header)
-        kind, body = (table.Offset(4 + 2 * field) for field in (HEADER_TYPE, BODY_LENGTH))
-        return (
-            table.Get(Uint8Flags, table.Pos + kind) if kind else 0,
-            table.Get(Int64Flags, table.Pos + body) if body else 0,
-        )
+        kind, body, inner = (table.Offset(4 + 2 * number) for number in (HEADER_TYPE, BODY_LENGTH, HEADER))
+        found = table.Get(Uint8Flags, table.Pos + kind) if kind else 0
+        compressed = False
+        if found == RECORDS and inner:
+            batch = Table(header, table.Indirect(table.Pos + inner))
+            compressed = batch.Offset(4 + 2 * COMPRESSION) != 0
+        return Message(found, table.Get(Int64Flags, table.Pos + body) if body else 0, compressed)
     except (struct.error, IndexError, TypeError, ValueError) as error:
         raise pyarrow.ArrowInvalid(f"no header of a message: {error}") from error
 
@@ -153,14 +214,14 @@ def told(header: bytes) -> tuple[int, int]:
 def placed_blocks(footer: bytes | bytearray, kind: int) -> tuple[int, int]:
     """Where the blocks of a kind begin in a footer, and how many there are."""
     table = root(footer)
-    field = table.Offset(4 + 2 * BLOCKS[kind])
-    return (table.Vector(field), table.VectorLen(field)) if field else (0, 0)
+    offset = table.Offset(4 + 2 * BLOCKS[kind])
+    return (table.Vector(offset), table.VectorLen(offset)) if offset else (0, 0)
 
 
-def body_lengths(footer: bytes) -> list[int]:
-    """Bytes of each record batch, without its header."""
-    at, count = placed_blocks(footer, RECORDS)
-    return numpy.frombuffer(footer, BLOCK, count, at)["body"].tolist()  # type: ignore[no-any-return]
+def blocks_of(footer: bytes, kind: int) -> numpy.ndarray:
+    """The blocks of a kind, of type BLOCK."""
+    at, count = placed_blocks(footer, kind)
+    return numpy.frombuffer(footer, BLOCK, count, at)
 
 
 def root(content: bytes | bytearray) -> Table:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Protocol, Self
 
 import numpy
 import pyarrow
@@ -35,26 +35,66 @@ OFFSET = 8
 """Bytes of an offset."""
 
 
-@dataclass(frozen=True)
-class RowGroup(abc.ABC):
+class RowGroup(Protocol):
     """The cells of one column in one row group."""
+
+    @property
+    def rows(self) -> int:
+        """How many cells there are."""
+
+    @property
+    def held(self) -> int:
+        """About the bytes that are in memory at once while it is brought; 0: it is here."""
+
+    def bring(self) -> None:
+        """Have the cells here."""
+
+    def read(self, rows: Iterable[int]) -> Iterator[bytes]:
+        """These cells; one that is null, or can't be read, is empty."""
+
+
+@dataclass(frozen=True)
+class MappedRowGroup:
+    """Cells that lie in arrow's memory, or on a disk that is mapped into it."""
+
+    cells: pyarrow.Array
+    """large_binary."""
+    held = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.cells)
+
+    def bring(self) -> None:
+        """They are here."""
+
+    def read(self, rows: Iterable[int]) -> Iterator[bytes]:
+        return (self.cells[row].as_py() or b"" for row in rows)
+
+
+@dataclass(frozen=True)
+class CopiedRowGroup(abc.ABC):
+    """Cells that are copied to this node's disk."""
 
     file: PlacedFile
     number: int
     column: str
     rows: int
-    """How many cells there are."""
     size: int
-    """About the bytes of all of them."""
+    """About the bytes of all cells."""
 
     @property
     @abc.abstractmethod
-    def held(self) -> int:
+    def cost(self) -> int:
         """About the bytes that are in memory at once while it is copied."""
 
     @abc.abstractmethod
     def contents(self) -> Iterator[bytes]:
         """The cells as they stand in the file, what is null empty. Raises one of DAMAGED at the first that can't be read."""
+
+    @property
+    def held(self) -> int:
+        return 0 if used(self.copy) else self.cost
 
     @cached_property
     def copy(self) -> Path:
@@ -78,7 +118,7 @@ class RowGroup(abc.ABC):
             copy.write(numpy.array(offsets, dtype="<i8").tobytes())
 
     def readable(self) -> Iterator[bytes]:
-        """The cells up to where the file is damaged."""
+        """The cells up to where the row group is damaged."""
         try:
             yield from self.contents()
         except DAMAGED as error:
@@ -108,10 +148,26 @@ class RowGroup(abc.ABC):
             self.copy.unlink(missing_ok=True)
 
 
-def kept(file: PlacedFile, part: str, size: int, write: Callable[[Path], None]) -> ipc.RecordBatchFileReader:
-    """A table that `write` makes of a file that is far away, mapped from a copy on this node's disk, which all processes share.
-    Raises what `write` raises."""
+class Undecodable(Exception):
+    """Bytes of a table that say nothing."""
+
+
+def kept(
+    file: PlacedFile, part: str, size: int, read: Callable[[], tuple[pyarrow.Schema, list[pyarrow.RecordBatch]]]
+) -> ipc.RecordBatchFileReader:
+    """Record batches that `read` takes from a file that is far away, mapped from a copy on this node's disk, which all processes share.
+    Raises `Undecodable`, and what `read` raises."""
     path = file.copy_of(part)
+
+    def write(target: Path) -> None:
+        try:
+            schema, batches = read()
+        except DAMAGED as error:  # which is no error of this node's disk
+            raise Undecodable(str(error)) from error
+        with ipc.new_file(str(target), schema) as copy:
+            for batch in batches:
+                copy.write_batch(batch)
+
     while True:
         file.cache.make(path, size, write)
         try:
@@ -172,10 +228,10 @@ class RowGroups(Openable):
     def bring(self, indices: Sequence[int]) -> None:
         """Bring the row groups of these, several at a time."""
         asked = (self.groups[number] for number in numpy.unique(self.where(indices)[0]).tolist())
-        if missing := [group for group in asked if not used(group.copy)]:
-            at_once = max(1, min(THREADS, HELD // max(group.held for group in missing)))
+        if missing := [(group, held) for group in asked if (held := group.held)]:
+            at_once = max(1, min(THREADS, HELD // max(held for _, held in missing)))
             with ThreadPoolExecutor(at_once, thread_name_prefix="row-groups") as pool:
-                list(pool.map(RowGroup.bring, missing))
+                list(pool.map(lambda pair: pair[0].bring(), missing))
 
     def where(self, indices: Sequence[int]) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Of each its group, and its row there."""

@@ -4,16 +4,20 @@ Speech models take that rate, and what lies above 8 kHz tells words apart no bet
 more than a recording holds; models get float32. libsndfile (`soundfile`) decodes, a polyphase filter (`scipy`) changes the rate.
 """
 
+import functools
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from kompress_jobs.data import View
+from kompress_api.places import Dataset
 from kompress_jobs.samples import Clips, Samples
+from kompress_jobs.samples.encoded import THREADS, Encoded, File, Medium, opened
+from kompress_jobs.samples.splits import Data, View
 
 RATE = 16_000
 """Samples a second."""
@@ -22,6 +26,33 @@ LONGEST_SECONDS = 10.0
 """Clips are cut here where the manifest names no length."""
 STEP_SECONDS = 0.5
 """... and the longest clip is rounded up to a multiple of this, so that a few clips of a set tell the same length as all do."""
+IN_MEMORY_BYTES = 512 * 2**20
+"""Decoded bytes of all splits up to which they are kept in memory (each process holds its own copy)."""
+LENGTHS_READ = 4096
+"""Clips whose header is read to find the longest."""
+SOUND = Medium("clip", frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64"}))
+
+
+def decoded(encoded: Encoded, dataset: Dataset) -> Data:
+    """Files of sound as samples."""
+    samples = clip_samples(dataset.clip_seconds, 0.0 if dataset.clip_seconds else longest(encoded.everything))
+    keep = len(encoded) * samples * 2 <= IN_MEMORY_BYTES
+    stored, unreadable = encoded.decoded(functools.partial(decode, samples=samples), functools.partial(gather, samples=samples), keep=keep)
+    splits = {name: Heard(split) for name, split in stored.items()}
+    return Data(
+        encoded.classes,
+        **splits,
+        image_size=dataset.image_size or 0,
+        sample_rate=RATE,
+        clip_samples=samples,
+        unreadable=unreadable,
+    )
+
+
+def longest(files: Sequence[File]) -> float:
+    """Seconds of the longest clip; before a stage runs, only a few of a bucket's are known."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="headers") as pool:
+        return max(pool.map(lambda file: seconds_of(opened(file)), files[:: max(1, len(files) // LENGTHS_READ)]), default=0.0)
 
 
 def decode(file: Path | BinaryIO, samples: int) -> torch.Tensor | None:

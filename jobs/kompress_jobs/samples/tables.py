@@ -23,11 +23,11 @@ import torch
 
 from kompress_api.errors import DataUnreadable, InvalidManifest, LabelMismatch
 from kompress_api.places import Dataset
-from kompress_jobs.data import HELD_OUT, Data, Split, audio_folder, cut, image_folder
-from kompress_jobs.samples import cells
+from kompress_jobs.samples import cells, images, sound
 from kompress_jobs.samples.data_place import Place, PlacedFile, open_place
 from kompress_jobs.samples.encoded import THREADS, Encoded, File, Files
 from kompress_jobs.samples.row_groups import RowGroups
+from kompress_jobs.samples.splits import HELD_OUT, Data, Split, cut
 from kompress_jobs.samples.transcripts import alphabet_of, encode
 
 ALIASES = {
@@ -138,19 +138,20 @@ def load(
     suffixes: tuple[str, ...],
     read: Read,
     *,
+    at_once: bool = False,
     field: str,
     first: int | None,
     transcripts: bool = False,
 ) -> Data:
-    """The data set; with `first` it has about that many samples of each split (the label column is read whole: it says which labels
-    there are).
+    """The data set. With `at_once` files that are far away are read several at a time; with `first` it has about that many samples of each
+    split (the label column is read whole: it says which labels there are).
 
     Raises InvalidManifest for columns, DataUnreadable with file and row, LabelMismatch for labels that train does not have.
     """
     columns = column_of(dataset.input_column, "inputColumn", field), column_of(dataset.label_column, "labelColumn", field)
     place = open_place(dataset, scratch, field=field)
     listed = files_of(dataset, place.paths, suffixes, field=field)
-    reading = Reading(dataset, place, columns, read, field)
+    reading = Reading(dataset, place, columns, read, at_once, field)
     parts: dict[str, Rows] = {}
     named: tuple[str, ...] = ()
     for split, paths in listed.items():
@@ -208,10 +209,10 @@ def assembled(
         texts: dict[str, Split] = {split: text_split(rows, targets[split]) for split, rows in parts.items()}
         return Data(labels, **texts, unreadable=unreadable)
     files = {split: Files(rows.name, files_of(rows), rows.places, targets[split]) for split, rows in parts.items()}
-    medium, folder = (image_folder.IMAGES, image_folder) if parts["train"].samples.medium == "image" else (audio_folder.SOUND, audio_folder)
+    medium, samples = (images.IMAGES, images) if parts["train"].samples.medium == "image" else (sound.SOUND, sound)
     everything = [file for rows in (whole if near else parts).values() for file in files_of(rows)]
     most = dataset.max_unreadable_fraction if first is None else 1.0
-    found = folder.decoded(Encoded(medium, labels, files, everything, most, f"{field}.source"), dataset)
+    found = samples.decoded(Encoded(medium, labels, files, everything, most, f"{field}.source"), dataset)
     for split, places in unreadable.items():
         found.unreadable[split].extend(places)  # a split that is decoded when it is asked for goes on adding to this list
     return found
@@ -228,7 +229,7 @@ def contents(rows: Rows, place: Place) -> Sequence[File]:
     if isinstance(rows.samples, RowGroups):
         return rows.samples
     assert isinstance(rows.samples, cells.Column)
-    return place.files(rows.samples.cells.to_pylist()) if rows.samples.paths else cells.Contents(rows.samples)
+    return place.files(rows.samples.cells.to_pylist())
 
 
 def strata(labels: list[tuple[str, ...]]) -> list[str]:
@@ -304,6 +305,7 @@ class Reading:
     columns: tuple[str, str]
     """Of the sample, of the label."""
     read: Read
+    at_once: bool
     field: str
 
 
@@ -350,12 +352,16 @@ def collect(split: str, paths: list[str], reading: Reading) -> tuple[Rows, tuple
 
 
 def tables_of(paths: list[str], reading: Reading) -> Iterator[Table]:
-    """The tables of these files; of those that are far away several at a time."""
+    """The tables of these files; those that are far away are brought several at a time."""
     if reading.place.near:
         yield from (opened(path, reading) for path in paths)
         return
     with ThreadPoolExecutor(THREADS, thread_name_prefix="tables") as pool:
-        yield from pool.map(lambda path: opened(path, reading), paths)
+        if reading.at_once:
+            yield from pool.map(lambda path: opened(path, reading), paths)
+            return
+        for path, _ in zip(paths, pool.map(lambda path: reading.place.file(path).bring(), paths), strict=True):
+            yield opened(path, reading)  # one after the other: what is parsed takes many times the memory of the file
 
 
 def joined(first: cells.Column | RowGroups, parts: list[Any]) -> Picked:
@@ -388,7 +394,7 @@ def require_same(column: cells.Column | RowGroups, first: cells.Column | RowGrou
 
 def kind_of(column: cells.Column | RowGroups) -> object:
     """What all files have in common; what is in files that are not here is not asked."""
-    return RowGroups if isinstance(column, RowGroups) else (column.medium, column.cells.type)
+    return RowGroups if isinstance(column, RowGroups) else (column.medium, column.paths)
 
 
 def placed(paths: pyarrow.ChunkedArray, table: str, place: Place) -> pyarrow.ChunkedArray:
@@ -415,9 +421,7 @@ def missing_sample(column: cells.Column, cell: pyarrow.Scalar) -> str:
     """Why a row has no sample; empty where it has one."""
     if column.paths:
         return "" if cell.is_valid else "no such file"
-    if column.medium == "text":
-        return "" if cell.is_valid and cell.as_py().strip() else "no text"
-    return "" if cell.is_valid and len(cell.as_buffer()) else f"no {column.medium}"
+    return "" if cell.is_valid and cell.as_py().strip() else "no text"
 
 
 def ordered(labels: set[str]) -> list[str]:

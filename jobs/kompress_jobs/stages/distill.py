@@ -1,8 +1,8 @@
 """distill: a student learns what teachers know: loss = (1 - alpha) * task + alpha * (what the losses say).
 
 What is imitated is the losses' business (`losses/`), T^2 * KL(teacher || student) where nothing else is asked for. Without augmentation
-the teachers answer every sample once and are not asked again (`training/teacher_cache.py`), unless what happens inside them is imitated;
-with it they see the very sample that the student sees.
+the teachers answer every sample once and are not asked again (`distillation/teacher_cache.py`), unless what happens inside them is
+imitated; with it they see the very sample that the student sees.
 """
 
 import copy
@@ -20,18 +20,18 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import registry
 from kompress_jobs.bench import Bench, open_bench
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.description import Loaded, redescribed
+from kompress_jobs.distillation import taps, teacher_cache
+from kompress_jobs.distillation.teacher_cache import Answers
 from kompress_jobs.granularities import layer
 from kompress_jobs.loading import assemble
-from kompress_jobs.loading.bundle import Loaded, redescribed
 from kompress_jobs.modules import layout
-from kompress_jobs.planning.rehearsal import Room
+from kompress_jobs.rehearsal.rehearse import Room
 from kompress_jobs.samples import place
-from kompress_jobs.training import taps, teacher_cache
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.objective import class_weights, task_loss
 from kompress_jobs.training.refusals import refuse
 from kompress_jobs.training.state import build_state
-from kompress_jobs.training.teacher_cache import Answers
 
 
 def run(context: StageContext) -> StageOutput:

@@ -16,16 +16,17 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import registry, reload
 from kompress_jobs.bench import Bench, Measured, open_bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.exporters import Engine, open_on
+from kompress_jobs.description import Loaded
+from kompress_jobs.engine import Engine
+from kompress_jobs.evaluation.on_engine import BATCH, LEAST_SAMPLES, Calibration, arrays, filled, real_inputs, score
+from kompress_jobs.exporters import open_on
 from kompress_jobs.loading import assemble, bundle
-from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.measure import latency, parity, predictions
-from kompress_jobs.measure.on_engine import BATCH, LEAST_SAMPLES, Calibration, arrays, filled, real_inputs, score
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.modules import capture
 from kompress_jobs.modules.half import halved
-from kompress_jobs.planning.rehearsal import Room
+from kompress_jobs.rehearsal.rehearse import Room
 from kompress_jobs.samples import count, pick
 
 PYTORCH_PREFIX = "pytorch."

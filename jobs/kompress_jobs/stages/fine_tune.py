@@ -9,10 +9,10 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import registry
 from kompress_jobs.bench import open_bench
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.description import Loaded
 from kompress_jobs.loading import assemble
-from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.modules import structure
-from kompress_jobs.planning.rehearsal import Room
+from kompress_jobs.rehearsal.rehearse import Room
 from kompress_jobs.strategies import Phase, Subject
 from kompress_jobs.training import depth
 from kompress_jobs.training.objective import task_objective

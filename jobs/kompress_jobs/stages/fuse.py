@@ -10,11 +10,11 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import registry
 from kompress_jobs.bench import Bench, open_bench
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.description import Loaded, redescribed
 from kompress_jobs.fusions import Material, Tensors
 from kompress_jobs.loading import assemble
-from kompress_jobs.loading.bundle import Loaded, redescribed
 from kompress_jobs.modules import batch_norm, ensemble
-from kompress_jobs.planning.rehearsal import Room
+from kompress_jobs.rehearsal.rehearse import Room
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse as refuse_settings
 from kompress_jobs.training.state import build_state, copy_of

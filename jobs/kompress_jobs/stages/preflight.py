@@ -1,6 +1,6 @@
 """preflight: check the whole plan before anything expensive is asked for, and write down what was found (`planning/plan.py`).
 
-Cheap questions come first. Every method is rehearsed on the first samples (`planning/rehearsal.py`); data are listed and
+Cheap questions come first. Every method is rehearsed on the first samples (`rehearsal/`); data are listed and
 fingerprinted, not read; nothing is trained, so nothing is said of accuracy. Storage gets 30 s here instead of 10 minutes.
 The launcher looks for MLflow meanwhile, and opens the job's run when all else has passed (`tracking/parent_run.py`).
 """
@@ -16,18 +16,19 @@ from kompress_api.errors import ArtifactCorrupt
 from kompress_api.job import CompressionJobSpec
 from kompress_api.names import SOURCE
 from kompress_jobs import data, registry, tasks
-from kompress_jobs.data import Data
 from kompress_jobs.evaluation.measurements import fingerprints
-from kompress_jobs.planning import keys, memory, rehearsal
+from kompress_jobs.events import Events
+from kompress_jobs.planning import keys
 from kompress_jobs.planning.code_version import code_version
 from kompress_jobs.planning.fingerprint import Fingerprint, fingerprint, resolve
 from kompress_jobs.planning.hardware import hardware_of
 from kompress_jobs.planning.plan import Plan, PlannedData, PlannedStage, plan_key
-from kompress_jobs.planning.rehearsal import Forecast, Sizes
+from kompress_jobs.rehearsal import memory
+from kompress_jobs.rehearsal.rehearse import Forecast, Sizes, rehearse
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.objects import PREFLIGHT_PATIENCE
 from kompress_jobs.storage.store import Store, open_store, prove_conditional
-from kompress_jobs.tracking.events import Events
 
 FIRST_SAMPLES = 64
 """Of each split, that are read."""
@@ -49,7 +50,7 @@ def run(stage: StageInput, scratch: Path, events: Events) -> StageSuccess:
     samples = data.load(stage.dataset, scratch, first=FIRST_SAMPLES, transcripts=transcripts)
     events.progress(3, STEPS, "every stage once, on a few samples")
     held = memory.held_by(stage.dataset, samples, files=found.files, size=found.size)
-    forecasts = rehearsal.rehearse(spec, samples, scratch, held)
+    forecasts = rehearse(spec, samples, scratch, held)
     events.progress(4, STEPS, "keys")
     planned = plan(stage, spec, found, samples, forecasts, store)
     events.progress(5, STEPS, "plan")

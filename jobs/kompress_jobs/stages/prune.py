@@ -11,15 +11,15 @@ from kompress_api.stages.prune import Prune, Scope
 from kompress_api.stages.stage import Stage
 from kompress_jobs.bench import Bench, open_bench
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.description import Loaded, redescribed
+from kompress_jobs.gang import Gang
 from kompress_jobs.loading import assemble
-from kompress_jobs.loading.bundle import Loaded, redescribed
-from kompress_jobs.planning.rehearsal import Bounds, Room
 from kompress_jobs.pruning import budget, search, sensitivity
 from kompress_jobs.pruning.calibration import Calibration
 from kompress_jobs.pruning.masks import Masked
 from kompress_jobs.pruning.recovery import Methods, Steps, Target, recovery_steps, share_epochs, worths_of
+from kompress_jobs.rehearsal.rehearse import Bounds, Room
 from kompress_jobs.samples import place
-from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse
 

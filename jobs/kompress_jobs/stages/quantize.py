@@ -13,15 +13,15 @@ from kompress_api.stages.stage import Stage
 from kompress_jobs import registry
 from kompress_jobs.bench import Bench, Measured, open_bench
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.description import Loaded, redescribed
+from kompress_jobs.evaluation.on_engine import LEAST_SAMPLES, Calibration, real_inputs, score
 from kompress_jobs.exporters import onnx as exporter
 from kompress_jobs.loading import assemble
-from kompress_jobs.loading.bundle import Loaded, redescribed
 from kompress_jobs.measure import latency
-from kompress_jobs.measure.on_engine import LEAST_SAMPLES, Calibration, real_inputs, score
 from kompress_jobs.modules import capture, qat
 from kompress_jobs.modules.structure import is_within
-from kompress_jobs.planning.rehearsal import Room
 from kompress_jobs.quantizers import Recipe, recipe_of
+from kompress_jobs.rehearsal.rehearse import Room
 from kompress_jobs.training.objective import task_objective
 from kompress_jobs.training.refusals import refuse_rounded
 from kompress_jobs.training.state import build_state

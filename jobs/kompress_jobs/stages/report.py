@@ -7,11 +7,11 @@ It trains and measures nothing, runs after a failure too, and can run twice: eve
 from pathlib import Path
 
 from kompress_api.contract import StageInput, StageSuccess
-from kompress_jobs.pod.termination import write_atomically
+from kompress_jobs.events import Events
 from kompress_jobs.report import figures, model_card, page
 from kompress_jobs.report.publish import FILE, FOLDER, Publish
+from kompress_jobs.storage.local import write_atomically
 from kompress_jobs.storage.store import open_store
-from kompress_jobs.tracking.events import Events
 
 REPORT = "report.html"
 CARD = "model-card.md"

@@ -4,7 +4,7 @@
     <output>/checkpoints/<key>/<uid>-<attempt>/step-N/parts/<id>.json  digests of the files that one rank uploaded
     <output>/checkpoints/<key>/<uid>-<attempt>/step-N/manifest.json    the commit, written last by rank 0
     <output>/checkpoints/<key>/<uid>-notes/<name>.json                 small results that no attempt of the job need find again
-    <output>/checkpoints/<key>/seeds/<number>/...                      the same of a repeat with another seed (`seeds.py`)
+    <output>/checkpoints/<key>/seeds/<number>/...                      the same of a repeat with another seed (`evaluation/seeds.py`)
 
 They lie under the stage key, so another attempt, or another job of the same work, goes on from them. Other attempts may add
 and remove checkpoints at any moment: what was listed may be gone when it is read.

@@ -15,9 +15,9 @@ from torch.nn.utils import parametrize
 
 from kompress_api.errors import MethodRefused
 from kompress_api.stages.fine_tune import Lora
+from kompress_jobs.chance import mix
 from kompress_jobs.modules.structure import is_within
 from kompress_jobs.strategies import Phase, Subject
-from kompress_jobs.training.order import mix
 
 
 class Update(nn.Module):

@@ -12,11 +12,11 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs.classification import accuracy, chance, figures, logits, loss, predictions, rows
-from kompress_jobs.data import Data
 from kompress_jobs.models import Pretrained
 from kompress_jobs.modules.backbones import first_taken
 from kompress_jobs.preprocessing import Preprocessing, spectrogram, waveform
 from kompress_jobs.samples import Clips, Samples
+from kompress_jobs.samples.splits import Data
 
 __all__ = ["accuracy", "augment", "chance", "draw", "figures", "logits", "loss", "predictions", "preprocessing_for", "refitted", "rows"]
 

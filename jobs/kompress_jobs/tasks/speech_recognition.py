@@ -13,13 +13,13 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs import ctc
-from kompress_jobs.data import Data, called
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.description import Loaded
 from kompress_jobs.measure.recognition import figures, predictions
 from kompress_jobs.models import Pretrained
 from kompress_jobs.modules.backbones import first_taken
 from kompress_jobs.preprocessing import Preprocessing, spectrogram, waveform
 from kompress_jobs.samples import Clips, Samples, transcripts
+from kompress_jobs.samples.splits import Data, called
 from kompress_jobs.tasks.audio_classification import (
     DRAWS,
     SHIFT,

@@ -13,17 +13,15 @@ from torch import nn
 
 from kompress_api.errors import MethodRefused
 from kompress_jobs.classification import accuracy, chance, figures, logits, loss, predictions, rows
-from kompress_jobs.data import Data
 from kompress_jobs.models import Pretrained
-from kompress_jobs.preprocessing.text import Preprocessing
+from kompress_jobs.preprocessing.text import DEFAULT_LENGTH, Preprocessing, require_texts
 from kompress_jobs.samples import Samples
+from kompress_jobs.samples.splits import Data
 
 __all__ = ["accuracy", "augment", "chance", "draw", "figures", "logits", "loss", "predictions", "preprocessing_for", "refitted", "rows"]
 
 DRAWS = {"None": 0, "Light": 0}
 """Random numbers a sample. Light, the default, keeps the meaning of a sample for certain: of texts that leaves nothing to change."""
-DEFAULT_LENGTH = 512
-"""Tokens of a text where dataset.maxLength is absent, even if the model would take more: time and memory grow with its square."""
 BYTES_PAD, BYTES_END = 0, 1
 BYTES_OFFSET = 3
 BYTES_SIZE = BYTES_OFFSET + 256
@@ -61,17 +59,6 @@ def refitted(preprocessing: Preprocessing, model: nn.Module, data: Data, *, fiel
     found = preprocessing.model_copy(update={"max_length": data.max_length})
     require_accepted(model, found, hint="lower dataset.maxLength", field=field)
     return found
-
-
-def require_texts(data: Data) -> None:
-    """Raise MethodRefused for images or sound."""
-    first, _ = data.train.read(torch.arange(1))
-    if not isinstance(first, list):
-        raise MethodRefused(
-            "the data holds no texts",
-            hint="use builtin://docstrings or format: parquet, csv or json, or the task of your data",
-            field="spec.dataset.source",
-        )
 
 
 def require_accepted(model: nn.Module, preprocessing: Preprocessing, *, hint: str, field: str) -> None:

@@ -6,7 +6,7 @@ import threading
 
 from kompress_api.contract import StageFailure, StageInput, StageSuccess
 from kompress_api.errors import KompressError
-from kompress_jobs.pod.termination import describe
+from kompress_jobs.failures import describe
 from kompress_jobs.tracking.mlflow import Mlflow
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from kompress_api.errors import InvalidManifest
 from kompress_jobs.storage.artifacts import MEASUREMENTS
 
 DESCRIPTIONS = "export.json", "bundle.json"
-"""What stages say of their files (`stages/export.py`, `loading/bundle.py`); an artifact holds one of them."""
+"""What stages say of their files (`stages/export.py`, `description.py`); an artifact holds one of them."""
 
 
 def pack(folder: Path, target: Path) -> Path:

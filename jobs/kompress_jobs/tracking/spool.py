@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kompress_jobs.pod.termination import write_atomically
-from kompress_jobs.tracking.events import SENT_FILE, Event, read, sent
+from kompress_jobs.events import SENT_FILE, Event, read, sent
+from kompress_jobs.storage.local import write_atomically
 
 if TYPE_CHECKING:
     from kompress_jobs.storage.store import Store

@@ -7,7 +7,7 @@ import logging
 import threading
 from typing import Any
 
-from kompress_jobs.tracking.events import SYSTEM_PREFIX, Events
+from kompress_jobs.events import SYSTEM_PREFIX, Events
 
 log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 10.0

@@ -17,9 +17,9 @@ from typing import Any
 
 from kompress_api.contract import StageFailure, StageInput, StageSuccess
 from kompress_api.errors import ExitCode, InvalidManifest, KompressError
+from kompress_jobs.events import Event, Events
 from kompress_jobs.storage.store import Store, open_store
 from kompress_jobs.tracking import stage_model, system
-from kompress_jobs.tracking.events import Event, Events
 from kompress_jobs.tracking.mlflow import Metric, Mlflow
 from kompress_jobs.tracking.spool import Batch, Spool, leave
 

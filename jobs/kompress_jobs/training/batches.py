@@ -9,9 +9,9 @@ from types import ModuleType
 
 import torch
 
-from kompress_jobs.data import MemorySplit, Split
+from kompress_jobs.gang import Gang
 from kompress_jobs.samples import Samples, move
-from kompress_jobs.training.gang import Gang
+from kompress_jobs.samples.splits import MemorySplit, Split
 from kompress_jobs.training.order import Order
 
 AHEAD = 3
@@ -27,7 +27,7 @@ class Batch:
     samples: Samples
     """Augmented, on the device."""
     targets: torch.Tensor
-    """See `data.Split.labels`, on the device."""
+    """See `splits.Split.labels`, on the device."""
     indices: torch.Tensor
     """(samples,), int64, positions in the split, on the CPU."""
     share: float

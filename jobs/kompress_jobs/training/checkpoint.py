@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.staging import BlockingAsyncStager
 from kompress_api.errors import ArtifactMissing, Interrupted, LossNotFinite
 from kompress_api.training import CheckpointPolicy
 from kompress_jobs.context import StageContext
-from kompress_jobs.training.gang import Gang
+from kompress_jobs.gang import Gang
 from kompress_jobs.training.plan import Plan
 from kompress_jobs.training.sharding import local
 from kompress_jobs.training.state import State

@@ -6,12 +6,12 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from kompress_jobs.data import Split
+from kompress_jobs.gang import Gang
 from kompress_jobs.measure.classification import Figures
 from kompress_jobs.modules import layout
 from kompress_jobs.preprocessing import Preprocessing
 from kompress_jobs.samples import move, place
-from kompress_jobs.training.gang import Gang
+from kompress_jobs.samples.splits import Split
 
 BATCH = 256
 

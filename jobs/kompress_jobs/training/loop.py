@@ -14,14 +14,15 @@ import torch
 from torch import nn
 
 from kompress_api.training import Precision, Training
+from kompress_jobs.chance import mix
 from kompress_jobs.context import StageContext
+from kompress_jobs.gang import Gang
 from kompress_jobs.regularizers import add_gradients
 from kompress_jobs.training import memory
 from kompress_jobs.training.batches import Batch, batches
 from kompress_jobs.training.checkpoint import Checkpoints
-from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.mixing import build_mixing
-from kompress_jobs.training.order import learning_rate, mix
+from kompress_jobs.training.order import learning_rate
 from kompress_jobs.training.plan import Plan
 from kompress_jobs.training.recompute import recomputed
 from kompress_jobs.training.sharding import whole

@@ -10,7 +10,7 @@ import torch
 
 from kompress_api.errors import MicroBatchTooLarge, OutOfMemory
 from kompress_jobs.context import StageContext
-from kompress_jobs.training.gang import Gang
+from kompress_jobs.gang import Gang
 from kompress_jobs.training.plan import Plan
 
 NOTE = "micro-batches"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kompress_api.training import Training
-from kompress_jobs.data import Split
+from kompress_jobs.samples.splits import Split
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.order import Order
 

@@ -16,6 +16,7 @@ from kompress_api.stages.fine_tune import FineTune, Strategy
 from kompress_api.stages.fuse import Fuse
 from kompress_api.stages.prune import Granularity, Prune
 from kompress_api.training import Parallelism, Regularizer, Training
+from kompress_jobs import registry
 from kompress_jobs.training.mixing import mixes
 
 Row = tuple[str, Callable[[Any], bool], str, str]
@@ -59,7 +60,7 @@ DISTILL: tuple[Row, ...] = (
     ),
     (
         "compile",
-        lambda d: d.compile and any(part.type not in (DistillLoss.KD, DistillLoss.DKD) for part in d.losses),
+        lambda d: d.compile and any(registry.load("losses", part.type, field="losses").ON == "features" for part in d.losses),
         "does not go with losses that look inside the student",
         "leave it out, or imitate scores (KD, DKD)",
     ),

@@ -143,7 +143,7 @@ class Launchers:
         return next(self._attempt_folder(attempt).glob(f"*/*/*/{index}/combined.log"), None)
 
     def events_file(self, attempt: str) -> pathlib.Path:
-        """JSON lines of rank 0's worker, while it runs (`kompress_jobs/tracking/events.py`)."""
+        """JSON lines of rank 0's worker, while it runs (`kompress_jobs/events.py`)."""
         return self._folder / "scratch" / f"{attempt}-0" / "events.jsonl"
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Live progress: the JSON lines that a worker appends to its events file, read as they come.
 
-The format is the worker's (`kompress_jobs/tracking/events.py`): one object a line, `type` being progress, metrics, params,
+The format is the worker's (`kompress_jobs/events.py`): one object a line, `type` being progress, metrics, params,
 warning or artifact. What is not understood is passed over: progress is never worth a failure.
 """
 

@@ -12,7 +12,7 @@ from stage import context_of, stage_input
 
 from kompress_jobs.bench import Bench, Measured
 from kompress_jobs.context import StageOutput
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.description import Loaded
 from kompress_jobs.stages import distill
 
 

@@ -19,7 +19,7 @@ from watch import Memory, Stopwatch
 
 from kompress_jobs import registry
 from kompress_jobs.bench import Bench
-from kompress_jobs.data import image_folder
+from kompress_jobs.samples import images
 from kompress_jobs.training import loop
 from kompress_jobs.training.state import build_state
 
@@ -32,7 +32,7 @@ def main() -> None:
     folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
     asked: dict[str, Any] = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
     if asked.get("onDisk"):
-        image_folder.IN_MEMORY_BYTES = 0
+        images.IN_MEMORY_BYTES = 0
     stage = stage_input(
         folder,
         {"name": "adapt", "fineTune": {"epochs": epochs} | SETTINGS | asked.get("settings", {})},

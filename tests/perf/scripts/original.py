@@ -20,13 +20,13 @@ from torch import nn
 from kompress_api.places import Dataset
 from kompress_api.stages.fine_tune import FineTune
 from kompress_jobs import data, registry
-from kompress_jobs.data import Data, Split
+from kompress_jobs.description import Description
+from kompress_jobs.gang import Gang
 from kompress_jobs.loading import bundle
-from kompress_jobs.loading.bundle import Description
 from kompress_jobs.measure import size
 from kompress_jobs.samples import Inputs, move, place
+from kompress_jobs.samples.splits import Data, Split
 from kompress_jobs.training.batches import Batch, batches
-from kompress_jobs.training.gang import Gang
 from kompress_jobs.training.order import Order, learning_rate
 
 

@@ -11,7 +11,7 @@ import torch
 from kompress_api.places import Dataset
 from kompress_jobs import data, registry
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.data import Data
+from kompress_jobs.samples.splits import Data
 
 PACKAGES = str(Path(__file__).parent / "packages")
 if PACKAGES not in sys.path:

@@ -10,10 +10,10 @@ from torch import nn
 from kompress_api.errors import MethodRefused
 from kompress_api.places import Dataset
 from kompress_jobs import data
-from kompress_jobs.data import Data, MemorySplit
 from kompress_jobs.models import Pretrained
 from kompress_jobs.preprocessing import spectrogram, waveform
 from kompress_jobs.samples import Clips
+from kompress_jobs.samples.splits import Data, MemorySplit
 from kompress_jobs.tasks import audio_classification as task
 
 RATE = 16_000

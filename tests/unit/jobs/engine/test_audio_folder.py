@@ -11,9 +11,9 @@ import torch
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs import data
-from kompress_jobs.data import Data, MemorySplit, audio_folder
-from kompress_jobs.samples import Clips
+from kompress_jobs.samples import Clips, sound
 from kompress_jobs.samples.sound import RATE, Heard
+from kompress_jobs.samples.splits import Data, MemorySplit
 
 MakeFolder = Callable[..., Path]
 
@@ -73,7 +73,7 @@ def test_unreadable_clips_are_skipped_and_named_up_to_the_stated_share(
     in_memory: bool, make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not in_memory:
-        monkeypatch.setattr(audio_folder, "IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr(sound, "IN_MEMORY_BYTES", 0)
     root = make_folder(["train", "validation", "test"])
     bad = root / "train" / "low" / "04.wav"
     bad.write_bytes(b"no sound")
@@ -92,7 +92,7 @@ def test_a_large_set_is_decoded_batch_by_batch_to_the_same_clips(
 ) -> None:
     root = make_folder(["train"])
     small = load(root, tmp_path).train
-    monkeypatch.setattr(audio_folder, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(sound, "IN_MEMORY_BYTES", 0)
     large = load(root, tmp_path).train
     assert isinstance(small, Heard)
     assert isinstance(large, Heard)

@@ -15,8 +15,8 @@ from kompress_jobs import data, reload
 from kompress_jobs.context import StageOutput
 from kompress_jobs.exporters import onnx
 from kompress_jobs.loading import bundle
-from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.preprocessing import parse, spectrogram
+from kompress_jobs.rehearsal.rehearse import rehearse
 
 RunStage = Callable[..., StageOutput]
 DATASET = {"source": "builtin://words", "arguments": {"words": 3, "voices": 12}, "clipSeconds": 0.8}

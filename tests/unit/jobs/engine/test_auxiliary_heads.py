@@ -11,13 +11,13 @@ from torch.nn.functional import interpolate
 from kompress_api.errors import MethodRefused
 from kompress_api.places import ModelSource
 from kompress_api.training import Training
-from kompress_jobs.data import Data, MemorySplit
+from kompress_jobs.description import Loaded
 from kompress_jobs.loading import assemble, bundle
-from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.models import IMAGENET_MEAN, IMAGENET_STD
 from kompress_jobs.models import torchvision as library
 from kompress_jobs.modules import structure
-from kompress_jobs.planning.rehearsal import Room
+from kompress_jobs.rehearsal.rehearse import Room
+from kompress_jobs.samples.splits import Data, MemorySplit
 from kompress_jobs.tasks import image_classification
 from kompress_jobs.training import objective
 

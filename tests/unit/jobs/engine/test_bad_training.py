@@ -18,7 +18,7 @@ from kompress_api.stages.fine_tune import FineTune
 from kompress_jobs import data
 from kompress_jobs.bench import Bench, Measured
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.data import Data, MemorySplit
+from kompress_jobs.samples.splits import Data, MemorySplit
 from kompress_jobs.storage.checkpoints import CheckpointStore
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.state import build_state

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.loading import bundle
+from kompress_jobs.description import redescribed
 
 MakeContext = Callable[..., StageContext]
 RunStage = Callable[..., StageOutput]
@@ -19,5 +19,5 @@ def test_what_the_stage_before_has_measured_is_not_measured_again(make_context: 
     bench = Bench(make_context(spec, inputs={"model": first.folder}, told=told, scratch="second"))
     found = bench.take("model")
     assert bench.before("model", found).values["accuracy"] == 0.123
-    relabelled = bundle.redescribed(found, labels=found.description.labels[::-1])
+    relabelled = redescribed(found, labels=found.description.labels[::-1])
     assert bench.before("model", relabelled).values["accuracy"] != 0.123

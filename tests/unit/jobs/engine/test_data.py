@@ -12,7 +12,8 @@ from kompress_api.errors import DataUnreadable, InvalidManifest
 from kompress_api.places import Dataset
 from kompress_jobs import data
 from kompress_jobs.builtins import digits as builtin_digits
-from kompress_jobs.data import Data, image_folder
+from kompress_jobs.samples import images
+from kompress_jobs.samples.splits import Data, MemorySplit, cut
 
 MakeFolder = Callable[..., Path]
 
@@ -68,11 +69,11 @@ def test_image_size_resizes_and_an_unknown_builtin_is_answered_with_the_known(tm
 def test_a_cut_is_stratified_and_a_new_sample_moves_few_others() -> None:
     names = [f"{index}.png" for index in range(200)]
     labels = [index % 2 for index in range(200)]
-    kept, away = data.cut(names, labels, 0.1)
+    kept, away = cut(names, labels, 0.1)
     assert len(away) == 20
     assert sum(labels[index] for index in away) == 10
     assert sorted(kept + away) == list(range(200))
-    again = {([*names, "new.png"])[index] for index in data.cut([*names, "new.png"], [*labels, 0], 0.1)[1]}
+    again = {([*names, "new.png"])[index] for index in cut([*names, "new.png"], [*labels, 0], 0.1)[1]}
     assert len(again ^ {names[index] for index in away}) <= 2
 
 
@@ -96,7 +97,7 @@ def test_own_names_of_splits_and_unlike_sizes(make_folder: MakeFolder, tmp_path:
     root = make_folder({"training": ["cat", "dog"]})
     (root / "training" / "cat" / "wide.png").write_bytes(png(9, 31))
     found = load(root, tmp_path, splits={"train": "training"})
-    assert found.image_size == image_folder.DEFAULT_SIZE
+    assert found.image_size == images.DEFAULT_SIZE
     assert load(root, tmp_path, splits={"train": "training"}, imageSize=16).image_size == 16
 
 
@@ -136,14 +137,14 @@ def test_unreadable_images_are_skipped_and_named_up_to_the_stated_share(
     in_memory: bool, make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not in_memory:
-        monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr(images, "IN_MEMORY_BYTES", 0)
     splits = ["cat", "dog"]
     root = make_folder({"train": splits, "validation": splits, "test": splits})
     bad = root / "train" / "dog" / "4.png"
     bad.write_bytes(png(80)[:40])
     found = load(root, tmp_path, maxUnreadableFraction=0.05)
-    images, positions = found.train.read(torch.arange(len(found.train)))
-    assert len(images) == len(positions) == 19
+    read, positions = found.train.read(torch.arange(len(found.train)))
+    assert len(read) == len(positions) == 19
     assert found.unreadable["train"] == [str(bad)]
     (root / "train" / "cat" / "7.png").write_bytes(b"no image")
     with pytest.raises(DataUnreadable, match=r"2 of 20 images of split train.*7\.png"):
@@ -155,9 +156,9 @@ def test_a_large_set_is_decoded_batch_by_batch_to_the_same_images(
 ) -> None:
     root = make_folder({"train": ["cat", "dog"]}, side=13)
     small = load(root, tmp_path, imageSize=8).train
-    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(images, "IN_MEMORY_BYTES", 0)
     large = load(root, tmp_path, imageSize=8).train
-    assert not isinstance(large, data.MemorySplit)
+    assert not isinstance(large, MemorySplit)
     chosen = torch.tensor([5, 0, 11])
     assert torch.equal(small.read(chosen)[0], large.read(chosen)[0])
     assert torch.equal(small.labels, large.labels)

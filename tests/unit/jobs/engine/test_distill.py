@@ -10,14 +10,16 @@ import torch
 from stage_contexts import CPU
 
 from kompress_api.errors import LabelMismatch, MethodRefused
-from kompress_api.stages.distill import Distill
+from kompress_api.stages.distill import Distill, DistillLoss
 from kompress_api.stages.stage import Stage
+from kompress_jobs import models, registry
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.description import redescribed
+from kompress_jobs.distillation import taps, teacher_cache
 from kompress_jobs.loading import bundle
 from kompress_jobs.losses import attention, dkd, kd, relational
 from kompress_jobs.stages import distill
-from kompress_jobs.training import taps, teacher_cache
 from kompress_jobs.training.batches import Batch
 
 MakeContext = Callable[..., StageContext]
@@ -109,11 +111,12 @@ def test_shares_of_teachers_are_normalised(make_context: MakeContext) -> None:
     torch.testing.assert_close(lesson.objective(student.model, batch), expected)
 
 
-@pytest.mark.parametrize("loss", ["DKD", "Feature", "Attention", "Relational"])
-def test_every_loss_teaches_and_leaves_a_plain_student(loss: str, run_stage: RunStage) -> None:
+@pytest.mark.parametrize("loss", [loss for loss in DistillLoss if loss is not DistillLoss.KD])
+def test_every_loss_teaches_and_leaves_a_plain_student(loss: DistillLoss, run_stage: RunStage) -> None:
     """The student learns by it, and no projector is left in its bundle."""
     spec = {"teachers": [{"from": "source"}], "student": STUDENT, "epochs": 2, "learningRate": 1e-2, "alpha": 0.3, "batchSize": 32}
-    mapping = [{"student": "second", "teacher": "second"}] if loss != "DKD" else []
+    on = registry.load("losses", loss, field="losses").ON
+    mapping = [{"student": "second", "teacher": "second"}] if on == "features" else []
     output = run_stage({"distill": spec | {"losses": [{"type": "KD"}, {"type": loss}], "layerMapping": mapping}}, inputs={"teacher0": None})
     assert output.folder is not None
     assert output.metrics["accuracy"] > 0.3
@@ -207,7 +210,7 @@ def test_a_transformer_of_any_library_can_be_shortened(make_context: MakeContext
         bench = Bench(make_context({"fineTune": {"epochs": 1}}, model={"source": f"python://tiny_models:{name}"}))
         teacher = bench.take("model")
         student = distill.shortened(teacher, [1], field="keepLayers")
-        rebuilt = bundle.rebuild(student.description)
+        rebuilt = models.rebuild(student.description)
         assert {name for name, _ in rebuilt.named_parameters()} == {name for name, _ in student.model.named_parameters()}
         assert sum(p.numel() for p in student.model.parameters()) < sum(p.numel() for p in teacher.model.parameters())
 
@@ -215,7 +218,7 @@ def test_a_transformer_of_any_library_can_be_shortened(make_context: MakeContext
 def test_a_recipe_of_quantization_stays_with_the_teacher(make_context: MakeContext) -> None:
     """Its ranges are those of a graph that the shortened model does not have."""
     bench = Bench(make_context({"fineTune": {"epochs": 1}}, model={"source": "python://tiny_models:residual"}))
-    teacher = bundle.redescribed(bench.take("model"), quantization={"quantizer": "onnx_runtime", "ranges": {"x": [0, 1]}})
+    teacher = redescribed(bench.take("model"), quantization={"quantizer": "onnx_runtime", "ranges": {"x": [0, 1]}})
     assert distill.shortened(teacher, [0], field="keepLayers").description.quantization is None
 
 

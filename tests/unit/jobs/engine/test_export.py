@@ -15,8 +15,8 @@ from kompress_api.stages.export import Export, Verify
 from kompress_jobs import reload
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.description import Loaded
 from kompress_jobs.exporters import onnx, torch_export
-from kompress_jobs.loading import bundle
 from kompress_jobs.measure import latency, parity, size
 from kompress_jobs.modules import capture
 from kompress_jobs.preprocessing import image
@@ -90,7 +90,7 @@ def test_attention_counts_whatever_kernel_computes_it() -> None:
 def test_an_exporter_that_changes_the_model_fails_the_stage(run_stage: RunStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an operator that the runtime computes differently would."""
 
-    def tampered(bench: Bench, exporter: ModuleType, found: bundle.Loaded, path: Path, form: Any, spec: Any) -> None:
+    def tampered(bench: Bench, exporter: ModuleType, found: Loaded, path: Path, form: Any, spec: Any) -> None:
         with torch.no_grad():
             found.model.classifier.weight[3] += 0.5  # type: ignore[union-attr, operator, index]
         lower(bench, exporter, found, path, form, spec)

@@ -5,8 +5,7 @@ import sys
 import pytest
 
 from kompress_api.errors import FactoryNotAllowed, InvalidManifest, UnknownModel
-from kompress_jobs import models
-from kompress_jobs.loading import factories
+from kompress_jobs import factories, models
 
 
 def test_nothing_outside_of_the_allowed_packages_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

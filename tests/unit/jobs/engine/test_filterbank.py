@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from kompress_jobs.data import Data, MemorySplit
 from kompress_jobs.preprocessing import filterbank, parse
 from kompress_jobs.samples import Clips
+from kompress_jobs.samples.splits import Data, MemorySplit
 
 RATE = 16_000
 SHORT = filterbank.Preprocessing(frames=64)

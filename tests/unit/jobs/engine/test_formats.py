@@ -23,8 +23,8 @@ from kompress_api.stages.export import FormatType
 from kompress_api.stages.quantize import Quantize
 from kompress_jobs import registry, reload
 from kompress_jobs.context import StageOutput
+from kompress_jobs.evaluation.on_engine import arrays
 from kompress_jobs.exporters import openvino, torch_export, torch_script
-from kompress_jobs.measure.on_engine import arrays
 from kompress_jobs.modules import capture
 from kompress_jobs.modules.half import halved
 from kompress_jobs.preprocessing import Preprocessing, image, text, waveform

@@ -11,8 +11,8 @@ from torch import nn
 from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.description import Loaded
 from kompress_jobs.loading import bundle
-from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.modules import batch_norm
 from kompress_jobs.modules.history import replay
 

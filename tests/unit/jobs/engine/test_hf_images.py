@@ -8,9 +8,9 @@ import torch
 
 from kompress_api.errors import MethodRefused
 from kompress_api.places import ModelSource
-from kompress_jobs.data import Data
+from kompress_jobs.description import Loaded
 from kompress_jobs.loading import assemble, bundle
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.samples.splits import Data
 
 CONFIG = {
     "model_type": "vit",

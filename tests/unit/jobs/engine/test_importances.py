@@ -12,14 +12,14 @@ from kompress_api.errors import MethodRefused
 from kompress_api.job import CompressionJobSpec
 from kompress_api.stages.prune import Granularity, Importance, Prune
 from kompress_jobs import registry
-from kompress_jobs.data import Data
+from kompress_jobs.gang import Gang
 from kompress_jobs.importances import Evidence, Part, bn_scale, fpgm, hessian, l1, l2, lamp, movement, taylor
-from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.pruning import coupled
 from kompress_jobs.pruning.calibration import Calibration
 from kompress_jobs.pruning.recovery import Methods, ranks
+from kompress_jobs.rehearsal.rehearse import rehearse
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.training.batches import Batch
-from kompress_jobs.training.gang import Gang
 
 MODELS = {
     Granularity.WEIGHT: "convolutional",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kompress_api.job import CompressionJobSpec
-from kompress_jobs.planning import memory
+from kompress_jobs.rehearsal import memory
 
 WIDE = {"source": "python://tiny_models:convolutional", "arguments": {"width": 128}}
 TUNE = {"name": "tune", "fineTune": {"epochs": 6, "batchSize": 512, "learningRate": 1e-2, "augmentation": "None"}}

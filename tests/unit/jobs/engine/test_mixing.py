@@ -15,9 +15,9 @@ from kompress_api.stages.prune import Prune
 from kompress_api.training import Training
 from kompress_jobs import classification
 from kompress_jobs.context import StageOutput
-from kompress_jobs.data import Data
+from kompress_jobs.distillation import teacher_cache
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.tasks import audio_classification, image_classification, text_classification
-from kompress_jobs.training import teacher_cache
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.mixing import build_mixing
 from kompress_jobs.training.objective import task_loss

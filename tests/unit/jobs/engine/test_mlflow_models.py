@@ -9,11 +9,11 @@ import torch
 from kompress_api.contract import JobIdentity, StageInput
 from kompress_api.errors import InvalidManifest, MethodRefused, StorageUnavailable, UnknownModel, UnsafeFile
 from kompress_api.places import ModelSource, Output, Tracking
-from kompress_jobs.data import Data
+from kompress_jobs.description import Loaded
 from kompress_jobs.loading import assemble, bundle
-from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.planning import fingerprint
 from kompress_jobs.report.publish import Publish
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import open_store
 from kompress_jobs.tracking import publication

@@ -8,9 +8,9 @@ import torch
 
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, InvalidManifest, LabelMismatch, MethodRefused, UnknownModel, UnsafeFile
 from kompress_api.places import ModelSource, Output
-from kompress_jobs.data import Data
+from kompress_jobs.description import WEIGHTS, Loaded
 from kompress_jobs.loading import assemble, bundle
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import open_store
 
@@ -90,7 +90,7 @@ def test_a_bundle_without_commit_or_with_a_changed_byte_is_never_loaded(digits: 
     uri = committed(found, tmp_path).uri
     with pytest.raises(ArtifactMissing, match="no commit"):
         load(digits, tmp_path, source=f"file://{tmp_path}/made")
-    weights = Path(uri.removeprefix("file://")) / bundle.WEIGHTS
+    weights = Path(uri.removeprefix("file://")) / WEIGHTS
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.chmod(0o600)

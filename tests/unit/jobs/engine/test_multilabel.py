@@ -15,12 +15,12 @@ from kompress_api.errors import DataUnreadable, LabelMismatch, MethodRefused
 from kompress_api.places import Dataset
 from kompress_jobs import classification, data
 from kompress_jobs.context import StageOutput
-from kompress_jobs.data import Data
 from kompress_jobs.evaluation import other_data
 from kompress_jobs.evaluation.answers import Answering
 from kompress_jobs.loading import bundle
 from kompress_jobs.losses import kd
 from kompress_jobs.measure import multilabel
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.tasks import text_classification
 from kompress_jobs.training import objective
 

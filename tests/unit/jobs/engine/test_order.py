@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kompress_jobs.training.order import Order, learning_rate, mix
+from kompress_jobs.chance import mix
+from kompress_jobs.training.order import Order, learning_rate
 
 
 def test_an_epoch_shows_every_sample_once_and_the_next_in_another_order() -> None:

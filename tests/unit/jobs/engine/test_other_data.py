@@ -13,13 +13,13 @@ from kompress_api.errors import LabelMismatch, MethodRefused
 from kompress_api.job import CompressionJobSpec
 from kompress_jobs import registry
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.data import Data
 from kompress_jobs.evaluation import measurements
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.planning.fingerprint import fingerprint
 from kompress_jobs.planning.plan import Plan
-from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.pod import execute
+from kompress_jobs.rehearsal.rehearse import rehearse
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import Store, open_store
 

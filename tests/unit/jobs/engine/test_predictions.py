@@ -10,10 +10,10 @@ import torch
 from kompress_api.places import Dataset
 from kompress_jobs import data
 from kompress_jobs.context import StageOutput
-from kompress_jobs.data import Data
 from kompress_jobs.measure import classification, predictions
 from kompress_jobs.measure.predictions import Predictions
 from kompress_jobs.samples import tables
+from kompress_jobs.samples.splits import Data
 
 RunStage = Callable[..., StageOutput]
 LABELS = [str(digit) for digit in range(10)]

@@ -10,10 +10,10 @@ import torch
 from kompress_api.errors import DataUnreadable, FactoryNotAllowed, InvalidManifest, UnknownModel
 from kompress_api.places import Dataset
 from kompress_jobs import data
-from kompress_jobs.data import Data
 from kompress_jobs.planning import fingerprint
 from kompress_jobs.samples import Clips
 from kompress_jobs.samples.sound import RATE
+from kompress_jobs.samples.splits import Data
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_paths_are_read_as_files(tmp_path: Path) -> None:
 def test_the_factory_s_splits_are_kept_and_a_large_set_is_read_when_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kompress_jobs.data.image_folder.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kompress_jobs.samples.images.IN_MEMORY_BYTES", 0)
     found = load(tmp_path, "splits", splits={"train": "learn", "test": "exam"}, imageSize=8)
     assert [len(split) for split in (found.train, found.validation, found.test)] == [10, 10, 10]
     assert found.labels == ["0", "1"]

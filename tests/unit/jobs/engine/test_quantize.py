@@ -15,6 +15,7 @@ from torch import nn
 from kompress_api.errors import MethodRefused, ParityFailed
 from kompress_api.stages.quantize import Quantize
 from kompress_jobs.context import StageOutput
+from kompress_jobs.description import DESCRIPTION
 from kompress_jobs.exporters import onnx as exporter
 from kompress_jobs.loading import bundle
 from kompress_jobs.modules import qat
@@ -81,7 +82,7 @@ def test_a_static_recipe_loses_little_and_export_lowers_by_it(tuned: Path, run_s
 def test_predictions_that_change_fail_the_export_of_a_quantized_model(tuned: Path, run_stage: RunStage) -> None:
     output = run_stage({"quantize": {"calibration": {"numSamples": 16}}}, inputs={"model": tuned})
     assert output.folder is not None
-    path = output.folder / bundle.DESCRIPTION
+    path = output.folder / DESCRIPTION
     written = json.loads(path.read_text())
     written["quantization"]["ranges"] = narrowed(written["quantization"]["ranges"])
     path.write_text(json.dumps(written))

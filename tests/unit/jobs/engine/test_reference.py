@@ -6,8 +6,8 @@ import pytest
 
 from kompress_api.job import CompressionJobSpec
 from kompress_jobs import data, reference
-from kompress_jobs.data import Data
-from kompress_jobs.planning.rehearsal import rehearse
+from kompress_jobs.rehearsal.rehearse import rehearse
+from kompress_jobs.samples.splits import Data
 
 METHODS = {path: spec for path, spec in reference.examples() if path.startswith("examples/methods/")}
 PLACES = ("spec.model.source", "spec.dataset")

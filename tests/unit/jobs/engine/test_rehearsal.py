@@ -11,9 +11,9 @@ from kompress_api.errors import KompressError, LabelMismatch, MethodRefused, Unk
 from kompress_api.job import CompressionJobSpec
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageOutput
-from kompress_jobs.data import Data
-from kompress_jobs.loading import bundle
-from kompress_jobs.planning.rehearsal import Forecast, rehearse
+from kompress_jobs.description import Loaded
+from kompress_jobs.rehearsal.rehearse import Forecast, rehearse
+from kompress_jobs.samples.splits import Data
 
 ADAPT = {"name": "adapt", "fineTune": {"epochs": 1}}
 STUDENT = {"source": "python://tiny_models:convolutional", "arguments": {"width": 8}}
@@ -181,7 +181,7 @@ def test_what_can_not_work_is_refused_by_its_field(
 
 def test_a_student_bundle_with_other_labels_is_refused(digits: Data, tmp_path: Path) -> None:
     found = Bench(build_context(tmp_path, {"fineTune": {"epochs": 1}})).take("model")
-    other = bundle.Loaded(found.model, found.description.model_copy(update={"labels": list("abcdefghij")}))
+    other = Loaded(found.model, found.description.model_copy(update={"labels": list("abcdefghij")}))
     from kompress_jobs.stages import distill
 
     with pytest.raises(LabelMismatch, match="teacher"):

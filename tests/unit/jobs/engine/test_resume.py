@@ -18,8 +18,8 @@ from kompress_api.errors import Interrupted
 from kompress_api.places import Output
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext
+from kompress_jobs.description import Loaded
 from kompress_jobs.granularities import channel, weight
-from kompress_jobs.loading import bundle
 from kompress_jobs.pruning import search
 from kompress_jobs.pruning.selection import Choice
 from kompress_jobs.stages import prune
@@ -253,7 +253,7 @@ def test_a_search_goes_on_with_the_trials_that_it_has(
         prune.run(context)
     again: list[float] = []
 
-    def counting(bench: Bench, found: bundle.Loaded, ratio: float) -> search.Trial:
+    def counting(bench: Bench, found: Loaded, ratio: float) -> search.Trial:
         again.append(ratio)
         return measured(bench, found, ratio)
 

@@ -8,10 +8,10 @@ import torch
 from stage_contexts import build_context
 
 from kompress_api.errors import Interrupted
+from kompress_jobs import events
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.evaluation import seeds
 from kompress_jobs.stages import fine_tune, prune
-from kompress_jobs.tracking import events
 
 RunStage = Callable[[StageContext], StageOutput]
 TUNE = {"fineTune": {"epochs": 2, "batchSize": 64, "learningRate": 5e-3}}

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from kompress_jobs.data import MemorySplit
 from kompress_jobs.samples import sound
+from kompress_jobs.samples.splits import MemorySplit
 
 SECOND = sound.RATE
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from kompress_jobs import mel
-from kompress_jobs.data import Data, MemorySplit
 from kompress_jobs.preprocessing import parse, spectrogram
 from kompress_jobs.samples import Clips
+from kompress_jobs.samples.splits import Data, MemorySplit
 
 RATE = 16_000
 PLAIN = spectrogram.Preprocessing(sample_rate=RATE, length=RATE, channels=1)

@@ -21,13 +21,14 @@ from kompress_api.stages.distill import Distill
 from kompress_api.stages.fine_tune import FineTune
 from kompress_api.stages.fuse import Fuse
 from kompress_jobs import ctc, data
-from kompress_jobs.data import Data
+from kompress_jobs.description import DESCRIPTION, Loaded
 from kompress_jobs.evaluation import other_data
 from kompress_jobs.loading import assemble, bundle
 from kompress_jobs.losses import kd
 from kompress_jobs.measure import paired, predictions, recognition
 from kompress_jobs.preprocessing import waveform
 from kompress_jobs.samples import Clips, transcripts
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.tasks import speech_recognition as task
 from kompress_jobs.tracking import model_files
 from kompress_jobs.training.refusals import refuse_for_task
@@ -227,7 +228,7 @@ def test_phrases_are_words_of_two_to_four_by_voices_that_training_never_hears(ph
     assert sum(map(len, said.values())) == len(set().union(*said.values())) == 6
 
 
-def own(folder: Path, read: Data, **source: Any) -> bundle.Loaded:
+def own(folder: Path, read: Data, **source: Any) -> Loaded:
     asked = ModelSource.model_validate({"source": "python://phrases_model:net"} | source)
     return assemble.load_source(asked, read, "speech-recognition", 0, folder, field="spec.model")
 
@@ -374,6 +375,6 @@ def test_mlflow_is_told_that_scores_are_those_of_frames(phrases: Data, tmp_path:
     """Else a server that checks the signature refuses every answer."""
     found = own(tmp_path, phrases)
     bundle.write(tmp_path / "bundle", found.model, found.description)
-    described = model_files.parse((tmp_path / "bundle" / bundle.DESCRIPTION).read_bytes())
+    described = model_files.parse((tmp_path / "bundle" / DESCRIPTION).read_bytes())
     assert model_files.signature(described).outputs.inputs[0].shape == (-1, -1, len(phrases.labels))
     assert model_files.metadata(described)["ctc"]

@@ -16,8 +16,8 @@ from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
 from kompress_jobs.exporters import onnx
 from kompress_jobs.loading import bundle
-from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.preprocessing import parse
+from kompress_jobs.rehearsal.rehearse import rehearse
 from kompress_jobs.samples import transcripts
 from kompress_jobs.stages import fine_tune
 

@@ -14,6 +14,7 @@ from kompress_api.errors import Interrupted, KompressError, MethodRefused
 from kompress_api.stages.fine_tune import FineTune
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
+from kompress_jobs.description import WEIGHTS
 from kompress_jobs.loading import bundle
 from kompress_jobs.stages import fine_tune
 from kompress_jobs.strategies import Phase, Subject, lora
@@ -97,7 +98,7 @@ def test_lora_learns_a_low_rank_update_and_leaves_plain_weights(run_stage: Calla
     output = run_stage({"fineTune": own}, model=source("torchvision_vit"))
     assert output.folder is not None
     before = start_of(tmp_path, "torchvision_vit")
-    with safe_open(output.folder / bundle.WEIGHTS, "pt") as file:
+    with safe_open(output.folder / WEIGHTS, "pt") as file:
         assert set(file.keys()) == before.state_dict().keys(), "whoever loads the bundle needs to know nothing of adapters"
     after = bundle.read(output.folder).model
     changed = moved(before, after)

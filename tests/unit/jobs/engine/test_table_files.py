@@ -20,10 +20,10 @@ from kompress_api.places import Dataset
 from kompress_jobs import data
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext
-from kompress_jobs.data import Data, MemorySplit, image_folder
 from kompress_jobs.planning import fingerprint
-from kompress_jobs.samples import Clips, cells
+from kompress_jobs.samples import Clips, cells, images
 from kompress_jobs.samples.sound import RATE
+from kompress_jobs.samples.splits import Data, MemorySplit
 
 MakeContext = Callable[..., StageContext]
 COUNT = 24
@@ -121,8 +121,8 @@ def test_every_table_gives_the_same_samples_with_their_labels(
     in_memory: bool, form: str, content: Callable[[int], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not in_memory:
-        monkeypatch.setattr("kompress_jobs.data.image_folder.IN_MEMORY_BYTES", 0)
-        monkeypatch.setattr("kompress_jobs.data.audio_folder.IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kompress_jobs.samples.images.IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kompress_jobs.samples.sound.IN_MEMORY_BYTES", 0)
     WRITERS[form](tmp_path / "set", rows(content))
     found = load(tmp_path / "set", form, tmp_path)
     assert found.labels == LABELS
@@ -195,7 +195,8 @@ def test_cells_without_a_file_and_files_that_can_not_be_decoded_are_named_by_the
     read = load(tmp_path / "set", "parquet", tmp_path, maxUnreadableFraction=0.5)
     assert len(everything(read)) == COUNT - 4
     named = [name for names in read.unreadable.values() for name in names]
-    assert sorted(named) == [*(f"train.parquet:{row}" for row in (4, 6)), "train.parquet:8 (no label)", "train.parquet:9"]
+    empty = [f"train.parquet:{row} (empty or damaged)" for row in (4, 6)]
+    assert sorted(named) == [*empty, "train.parquet:8 (no label)", "train.parquet:9"]
     with pytest.raises(DataUnreadable, match=r"1 of 24 rows of split train .* train\.parquet:8 \(no label\)"):
         load(tmp_path / "set", "parquet", tmp_path)
     found[7]["label"] = LABELS[1]
@@ -214,7 +215,7 @@ def test_a_row_group_of_damaged_images_costs_its_own_rows(tmp_path: Path) -> Non
     found = load(tmp_path / "set", "parquet", tmp_path, maxUnreadableFraction=0.5)
     assert [number for number, _ in everything(found)] == [number for number in range(COUNT) if number not in range(7, 14)]
     named = {name for names in found.unreadable.values() for name in names}
-    assert named == {f"train.parquet:{row}" for row in range(8, 15)}
+    assert named == {f"train.parquet:{row} (empty or damaged)" for row in range(8, 15)}
 
 
 @pytest.mark.parametrize("empty", ["train-0", "train-2"])
@@ -251,7 +252,7 @@ def test_files_in_a_column_with_a_dot_and_other_things_that_are_called_bytes(tmp
 
 def test_a_table_that_is_made_anew_while_it_is_in_use_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else one epoch is of two data sets."""
-    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(images, "IN_MEMORY_BYTES", 0)
     as_parquet(tmp_path / "set", rows(png))
     (tmp_path / "set/train.parquet").rename(tmp_path / "set/one.parquet")
     splits = {"train": "one", "validation": "two", "test": "three"}
@@ -322,7 +323,7 @@ def test_sound_is_known_by_its_first_bytes() -> None:
         file = io.BytesIO()
         Image.new("RGB", (8, 8)).save(file, ending)
         assert cells.medium_of(file.getvalue()) == "image", ending
-        assert image_folder.decode(io.BytesIO(file.getvalue()), 8) is not None
+        assert images.decode(io.BytesIO(file.getvalue()), 8) is not None
 
 
 def test_damaged_offsets_are_told_and_do_not_end_the_process(tmp_path: Path) -> None:
@@ -334,5 +335,8 @@ def test_damaged_offsets_are_told_and_do_not_end_the_process(tmp_path: Path) -> 
     offsets = content.index(numpy.arange(0, 1000, 100, dtype="<i4").tobytes())
     content[offsets + 40 : offsets + 44] = numpy.array([1 << 30], "<i4").tobytes()
     (tmp_path / "train.arrow").write_bytes(content)
-    with pytest.raises(DataUnreadable, match=r"train\.arrow can't be read: .*offset"):
-        load(tmp_path / "train.arrow", "arrow", tmp_path)
+    splits = {"train": "train", "validation": "other", "test": "other"}
+    with ipc.new_stream(str(tmp_path / "other.arrow"), table.schema) as stream:
+        stream.write_table(pyarrow.Table.from_pylist(rows(png)).select(["file"]).append_column("label", [[0, 1] * (COUNT // 2)]))
+    with pytest.raises(DataUnreadable, match=r"train\.arrow:\d+ \(empty or damaged\)"):
+        load(tmp_path, "arrow", tmp_path, splits=splits)

@@ -13,9 +13,9 @@ from pyarrow import ipc, parquet
 from kompress_api.errors import DataUnreadable, InvalidManifest, KompressError, LabelMismatch
 from kompress_api.places import Dataset
 from kompress_jobs import data
-from kompress_jobs.data import Data, Split
 from kompress_jobs.planning import fingerprint
 from kompress_jobs.samples import tables
+from kompress_jobs.samples.splits import Data, Split
 
 Rows = list[dict[str, Any]]
 ROWS: Rows = [{"text": f"{word} number {number}", "label": word} for number in range(20) for word in ("tea", "sea")]

@@ -17,11 +17,11 @@ from kompress_api.stages.distill import Distill
 from kompress_jobs import registry
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.description import Loaded
+from kompress_jobs.distillation import teacher_cache
+from kompress_jobs.distillation.teacher_cache import Answers
 from kompress_jobs.modules import layout
-from kompress_jobs.training import teacher_cache
 from kompress_jobs.training.evaluate import predict
-from kompress_jobs.training.teacher_cache import Answers
 
 MakeContext = Callable[..., StageContext]
 RunStage = Callable[..., StageOutput]

@@ -17,12 +17,12 @@ from kompress_api.job import CompressionJobSpec
 from kompress_api.places import Dataset, ModelSource
 from kompress_jobs import data
 from kompress_jobs.context import StageContext, StageOutput
-from kompress_jobs.data import Data
+from kompress_jobs.description import Loaded
 from kompress_jobs.loading import assemble, bundle
-from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.planning import fingerprint
-from kompress_jobs.planning.rehearsal import rehearse
 from kompress_jobs.preprocessing import text
+from kompress_jobs.rehearsal.rehearse import rehearse
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.tasks import text_classification
 
 RunStage = Callable[..., StageOutput]

@@ -10,9 +10,9 @@ from torch import nn
 
 from kompress_api.errors import ArtifactCorrupt, ArtifactMissing, InvalidManifest, MethodRefused, UnsafeFile
 from kompress_api.places import ModelSource, Output, WeightSource
-from kompress_jobs.data import Data
+from kompress_jobs.description import Loaded
 from kompress_jobs.loading import assemble, bundle, transfer
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import open_store
 

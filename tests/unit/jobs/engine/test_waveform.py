@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from kompress_api.errors import MethodRefused
-from kompress_jobs.data import Data, MemorySplit
 from kompress_jobs.preprocessing import parse, waveform
 from kompress_jobs.samples import Clips
+from kompress_jobs.samples.splits import Data, MemorySplit
 
 RATE = 16_000
 MASKED = waveform.Preprocessing(sample_rate=RATE, length=8000, attention_mask=True)

@@ -14,6 +14,7 @@ from kompress_jobs import data
 from kompress_jobs.builtins import words
 from kompress_jobs.planning.fingerprint import fingerprint
 from kompress_jobs.samples import Clips
+from kompress_jobs.samples.splits import rank_of
 
 SMALL = Dataset(source="builtin://words", arguments={"words": 3, "voices": 6})
 
@@ -57,8 +58,8 @@ def test_no_voice_is_in_two_splits(tmp_path: Path) -> None:
     }
     assert sum(map(len, rows.values())) == len(set().union(*rows.values()))
     assert len(set().union(*rows.values())) > 30, "a variant that is not applied would be one voice under many names"
-    every = sorted(words.espeak.voices(), key=data.rank_of)[:6]
-    test = min(every, key=lambda voice: (data.rank_of(voice), voice))
+    every = sorted(words.espeak.voices(), key=rank_of)[:6]
+    test = min(every, key=lambda voice: (rank_of(voice), voice))
     spoken = words.spoken(("zero",), [test], 16_000).waves.float() / 32_768
     assert all(wave.numpy().tobytes() in rows["test"] for wave in spoken)
 

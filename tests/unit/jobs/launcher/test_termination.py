@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from kompress_api.contract import MAX_TERMINATION_BYTES, StageFailure, StageSuccess, Termination
 from kompress_api.errors import DataUnreadable, ExitCode, Interrupted
+from kompress_jobs.failures import describe
 from kompress_jobs.pod import termination
 
 either = TypeAdapter(Termination)
@@ -70,7 +71,7 @@ def test_without_a_primary_error_an_interruption_goes_before_an_aborted_collecti
 
 
 def test_an_error_of_ours_keeps_its_words():
-    told = termination.describe(DataUnreadable("train holds one class only", hint="add another", field="spec.dataset"), rank=2)
+    told = describe(DataUnreadable("train holds one class only", hint="add another", field="spec.dataset"), rank=2)
     assert (told.reason, told.message, told.hint, told.field) == (
         "DataUnreadable",
         "train holds one class only",
@@ -84,14 +85,14 @@ def test_a_strangers_error_is_retryable_and_carries_its_last_frames():
     try:
         json.loads("{")
     except ValueError as error:
-        told = termination.describe(error, rank=0)
+        told = describe(error, rank=0)
     assert told.exit_code == ExitCode.SOFTWARE
     assert told.reason == "JSONDecodeError"
     assert "json.loads" in told.trace
 
 
 def test_a_full_disk_is_an_io_error():
-    assert termination.describe(OSError(errno.ENOSPC, "No space left on device")).exit_code == ExitCode.IO_ERROR
+    assert describe(OSError(errno.ENOSPC, "No space left on device")).exit_code == ExitCode.IO_ERROR
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_a_full_disk_is_an_io_error():
     ],
 )
 def test_what_another_ranks_end_or_a_stop_brings_is_secondary(error):
-    assert termination.describe(error).secondary
+    assert describe(error).secondary
 
 
 def test_a_file_that_cannot_be_replaced_is_written_in_place(tmp_path, monkeypatch):

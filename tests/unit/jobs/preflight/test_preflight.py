@@ -8,12 +8,12 @@ import pytest
 from kompress_api.contract import Artifact, StageInput
 from kompress_api.errors import ArtifactCorrupt, DataUnreadable, KompressError, MethodRefused, UnknownModel
 from kompress_api.places import Dataset
+from kompress_jobs.events import Events
 from kompress_jobs.planning import plan
 from kompress_jobs.planning.fingerprint import fingerprint
 from kompress_jobs.stages import preflight
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import open_store
-from kompress_jobs.tracking.events import Events
 
 STAGES = [
     {"name": "adapt", "fineTune": {"epochs": 1}},

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from kompress_api.contract import StageInput
 from kompress_api.places import Dataset
 from kompress_jobs.evaluation import measurements
+from kompress_jobs.events import Events
 from kompress_jobs.measure import predictions
 from kompress_jobs.measure.predictions import Predictions, Spoken
 from kompress_jobs.planning.plan import Plan
@@ -24,7 +25,6 @@ from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.store import Store, open_store
 from kompress_jobs.tracking import model_files, spool
 from kompress_jobs.tracking import publication as publications
-from kompress_jobs.tracking.events import Events
 from kompress_jobs.tracking.mlflow import Mlflow
 from kompress_jobs.tracking.publication import Publication
 

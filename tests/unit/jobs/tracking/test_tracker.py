@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from kompress_api.contract import StageInput, StageSuccess
+from kompress_jobs.events import Events
 from kompress_jobs.storage.store import open_store
 from kompress_jobs.tracking import spool
-from kompress_jobs.tracking.events import Events
 from kompress_jobs.tracking.tracker import Tracker
 
 from .conftest import eventually

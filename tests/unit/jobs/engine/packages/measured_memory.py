@@ -10,9 +10,9 @@ from stage_contexts import build_context
 
 from kompress_api.contract import JobIdentity, StageInput
 from kompress_jobs import registry, reload
+from kompress_jobs.events import Events
 from kompress_jobs.stages import preflight
 from kompress_jobs.storage.store import open_store
-from kompress_jobs.tracking.events import Events
 
 
 def plan(folder: Path, job: dict[str, Any]) -> dict[str, Any]:

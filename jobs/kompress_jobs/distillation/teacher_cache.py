@@ -26,7 +26,7 @@ from kompress_api.errors import ArtifactCorrupt, ArtifactMissing
 from kompress_api.stages.distill import Distill
 from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.description import Loaded
 from kompress_jobs.planning import code_version, keys, plan
 from kompress_jobs.storage import artifacts
 from kompress_jobs.storage.artifacts import ManifestInput

@@ -21,9 +21,10 @@ from kompress_api.stages.fine_tune import FineTune, Strategy
 from kompress_api.stages.stage import Stage
 from kompress_api.training import Optimizer, Parallelism, Precision, Training
 from kompress_jobs import reload
-from kompress_jobs.data import Data
-from kompress_jobs.loading.bundle import Loaded, weights_bytes
+from kompress_jobs.description import Loaded
+from kompress_jobs.loading.bundle import weights_bytes
 from kompress_jobs.samples import Clips, Samples, count
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.evaluate import BATCH
 from kompress_jobs.training.objective import task_objective
@@ -97,7 +98,7 @@ def held_by(dataset: Dataset, data: Data, *, files: int, size: int) -> Span:
     """Of the data, beyond the first samples: `files` and `size` are those of the fingerprint."""
     if dataset.format in ("parquet", "arrow") and (data.image_size or data.sample_rate):
         return Span(0, min(size, IN_MEMORY), 2 * IN_MEMORY)
-    if dataset.format in ("parquet", "csv", "json"):
+    if dataset.format in ("parquet", "csv", "json", "arrow"):
         return Span(0, 2 * size, 8 * size)
     if not files:
         return Span(0, 0, IN_MEMORY)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from kompress_api.errors import ArtifactMissing, UnsafeFile
 from kompress_api.places import ModelSource, WeightSource
-from kompress_jobs.loading.bundle import PICKLES
 from kompress_jobs.storage import artifacts, files
 from kompress_jobs.storage.store import listing
 
 SAFETENSORS = ".safetensors"
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
 
 
 def fetch(source: ModelSource | WeightSource, scratch: Path, role: str, *, field: str) -> Path:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from kompress_jobs.bench import Bench, Measured
-from kompress_jobs.data import Split
-from kompress_jobs.exporters import Engine
-from kompress_jobs.loading.bundle import Loaded
+from kompress_jobs.description import Loaded
+from kompress_jobs.engine import Engine
 from kompress_jobs.measure.parity import Array
 from kompress_jobs.preprocessing import Preprocessing
 from kompress_jobs.samples import Inputs
+from kompress_jobs.samples.splits import Split
 from kompress_jobs.training.evaluate import with_predictions
 
 BATCH = 128

@@ -28,13 +28,13 @@ from kompress_api.stages.export import Device
 from kompress_api.stages.stage import Stage
 from kompress_api.training import Training
 from kompress_jobs import registry
-from kompress_jobs.data import Data
+from kompress_jobs.description import Loaded
 from kompress_jobs.evaluation import other_data, seeds
 from kompress_jobs.loading import assemble
-from kompress_jobs.loading.bundle import Loaded
 from kompress_jobs.measure import size
-from kompress_jobs.planning import memory
-from kompress_jobs.planning.memory import NOTHING, Costs, Span
+from kompress_jobs.rehearsal import memory
+from kompress_jobs.rehearsal.memory import NOTHING, Costs, Span
+from kompress_jobs.samples.splits import Data
 from kompress_jobs.training.batches import Batch
 from kompress_jobs.training.loop import set_training
 from kompress_jobs.training.plan import Objective
