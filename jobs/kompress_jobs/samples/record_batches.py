@@ -107,43 +107,45 @@ def begun(file: PlacedFile) -> tuple[Known, pyarrow.Schema]:
 
 def laid_out(raw: Known, schema: pyarrow.Schema) -> Layout:
     """What is where. Raises `Whole`, and pyarrow.ArrowInvalid where the file is damaged or no footer can say what it holds."""
+    blocks: dict[int, list[tuple[int, ...]]] = {kind: [] for kind in BLOCKS}
+    compressed = False
     if raw.known[0].startswith(MAGIC):
         footer = own_footer(raw, raw.file.entry.size)
-        found = {kind: blocks_of(footer, kind).tolist() for kind in BLOCKS}
-        require_worthwhile(found)
-        compressed = False
-        for offset, length, *_ in found[RECORDS][:1]:
+        blocks = {kind: blocks_of(footer, kind).tolist() for kind in BLOCKS}
+        for offset, length, *_ in blocks[RECORDS][:1]:
             raw.seek(offset + 8)
             compressed = message(raw.read(length - 8)).compressed
-        return Layout(footer, require_bounded(found, compressed), raw.known)
-    found = {kind: [] for kind in BLOCKS}
-    compressed = False
-    for told, block in walk(raw):
-        if told.kind in found:
-            found[told.kind].append(block)
-            compressed = compressed or told.compressed
-            require_worthwhile(found)
-    made = bytearray(empty_footer(schema, len(found[RECORDS])))
-    for kind, blocks in found.items():
-        at, count = placed_blocks(made, kind)
-        if count != len(blocks):
-            raise pyarrow.ArrowInvalid(f"{len(blocks)} dictionaries for {count} columns that have one")
-        made[at : at + count * BLOCK.itemsize] = numpy.array(blocks, dtype=BLOCK).tobytes()
-    return Layout(bytes(made), require_bounded(found, compressed), raw.known)
-
-
-def require_worthwhile(found: dict[int, list[tuple[int, ...]]]) -> None:
-    """Raise `Whole` where requests take longer than the file; dictionaries are brought again with every batch."""
-    bodies = {kind: [body for *_, body in blocks] for kind, blocks in found.items()}
+    else:
+        for found, block in walk(raw):
+            if found.kind in blocks:
+                blocks[found.kind].append(block)
+                compressed = compressed or found.compressed
+                require_large(found.kind, len(blocks[RECORDS]), block)
+        footer = footer_with(schema, blocks)
+    bodies = {kind: [body for *_, body in found] for kind, found in blocks.items()}
     if sum(bodies[RECORDS]) < LEAST * len(bodies[RECORDS]) or sum(bodies[DICTIONARY]) > HEAD:
+        raise Whole  # dictionaries are brought again with every batch
+    if not compressed and any(body > HELD for body in bodies[RECORDS]):
+        raise Whole
+    return Layout(footer, compressed, raw.known)
+
+
+def require_large(kind: int, count: int, block: tuple[int, ...]) -> None:
+    """Raise `Whole` once the batches up to a block have turned out to be small, without asking for more of them."""
+    offset, length, _, body = block
+    if kind == RECORDS and offset + length + body < LEAST * count:
         raise Whole
 
 
-def require_bounded(found: dict[int, list[tuple[int, ...]]], compressed: bool) -> bool:
-    """Raise `Whole` for a batch that memory had better not hold: a file that isn't compressed is mapped. Returns `compressed`."""
-    if not compressed and any(body > HELD for *_, body in found[RECORDS]):
-        raise Whole
-    return compressed
+def footer_with(schema: pyarrow.Schema, blocks: dict[int, list[tuple[int, ...]]]) -> bytes:
+    """The footer of a file that has these blocks. Raises pyarrow.ArrowInvalid for dictionaries that come in several parts."""
+    made = bytearray(empty_footer(schema, len(blocks[RECORDS])))
+    for kind, found in blocks.items():
+        at, count = placed_blocks(made, kind)
+        if count != len(found):
+            raise pyarrow.ArrowInvalid(f"{len(found)} dictionaries for {count} columns that have one")
+        made[at : at + count * BLOCK.itemsize] = numpy.array(found, dtype=BLOCK).tobytes()
+    return bytes(made)
 
 
 def own_footer(raw: io.RawIOBase, size: int) -> bytes:
