@@ -48,7 +48,7 @@ lint: setup ## style, types, and the arrows between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-unit: setup ## two or three minutes, no servers; wants Debian's espeak-ng (installed for root)
+test-unit: setup ## a quarter of an hour on two cores, no servers; wants Debian's espeak-ng (installed for root)
 	$(TESTCLUSTER) install-packages espeak-ng
 	$(PYTEST) tests/unit -n 2 --dist worksteal
 

@@ -110,6 +110,6 @@ def test_a_file_that_cannot_be_replaced_is_written_in_place(tmp_path, monkeypatc
     """The kubelet's termination log is a mounted file in a read-only root."""
     path = tmp_path / "termination-log"
     path.write_bytes(b"x" * 100)
-    monkeypatch.setattr(termination.tempfile, "mkstemp", lambda **_: (_ for _ in ()).throw(OSError(errno.EROFS, "read-only")))
+    monkeypatch.setattr("tempfile.mkstemp", lambda **_: (_ for _ in ()).throw(OSError(errno.EROFS, "read-only")))
     termination.write(failure(0, 1), path)
     assert either.validate_json(path.read_bytes()).rank == 0
