@@ -148,7 +148,7 @@ SAVE_TO_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from recorded_training import record
-from kompress_jobs.pod.termination import describe
+from kompress_jobs.failures import describe
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file grows beyond it, as on a disk that is full
 try:

@@ -187,7 +187,7 @@ import torch.distributed as dist
 from stage_contexts import build_context
 from kompress_jobs.bench import Bench
 from kompress_jobs.modules import layout
-from kompress_jobs.training import teacher_cache
+from kompress_jobs.distillation import teacher_cache
 
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 dist.init_process_group("gloo")
