@@ -6,20 +6,20 @@
 | `stages/` | one module a kind of stage; those of users work at the `Bench` (`bench.py`) |
 | `tracking/` | from the events that a worker writes down (`events.py`) to the run that a person looks at in MLflow |
 | `rehearsal/`, `report/` | what stands around the stages: each once without training, its size and memory; what people read |
-| `granularities/`, `importances/`, `losses/`, `strategies/`, `fusions/` | registries: a name of the API is a module there (`registry.py`) |
-| `regularizers/`, `quantizers/` | likewise |
-| `pruning/`, `distillation/` | what the modules of granularities and importances share, and those of losses |
+| `granularities/`, `losses/` | registries: a name of the API is a module there (`registry.py`) |
+| `pruning/`, `distillation/` | what pruning needs besides its granularities and importances, and distilling besides its losses |
 | `evaluation/` | finished models that answer once more: in their engine, on other data, after other seeds |
-| `tasks/` | one module a task: how samples are prepared, learned and judged |
+| `tasks/`, `strategies/` | registries: how samples of a task are prepared, learned and judged; what of a model is trained |
 | `training/` | the one loop, its checkpoints and its order; the processes are a `Gang` (`gang.py`) |
 | `measure/` | figures of predictions, models and engines |
-| `loading/`, `models/` | from an address to a model with its description (`description.py`), and back to a bundle |
-| `exporters/` | one module a file format |
+| `loading/` | from an address to a model with its description (`description.py`), and back to a bundle |
+| `models/`, `exporters/` | registries: where models come from, file formats that they are written in |
 | `modules/` | what is done to an `nn.Module`, whatever the stage |
 | `planning/` | keys, fingerprints and the plan that the preflight writes and stages read |
-| `data/`, `builtins/`, `preprocessing/` | where samples come from, and how they become what a model takes |
+| `data/`, `builtins/`, `preprocessing/` | registries: where samples come from, and how they become what a model takes |
 | `samples/` | how labelled samples are read, wherever they lie |
+| `regularizers/`, `fusions/`, `importances/`, `quantizers/` | registries that lean on no other room |
 | `storage/` | objects in a bucket or a folder, and this node's copies of them |
 
-What several modules of a registry share lies at the top, since each file in a registry is a method.
+A file in a registry is a method: what several of them share lies in a room of its own, or at the top.
 """

@@ -57,7 +57,7 @@ class Description(Model):
     inputs: list[Input] = []
     """What the model is called with, filled in when it is written."""
     history: list[dict[str, Any]] = []
-    """Structural changes in order; each is {"change": name, ...}, see `history`."""
+    """Structural changes in order; each is {"change": name, ...}, see `modules/history.py`."""
     quantization: dict[str, Any] | None = None
     """Recipe that export lowers with."""
     metrics: dict[str, float] = {}

@@ -303,6 +303,23 @@ def test_columns_that_nobody_asked_for_do_not_matter(
     assert sum(brought) < 4 * FOOTER
 
 
+def test_cells_that_can_not_be_decompressed_cost_their_own_rows(
+    bucket: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a length of petabytes, which stands in front of what is compressed."""
+    monkeypatch.setattr(record_batches, "LEAST", 0)
+    table = large(40).set_column(1, "label", pyarrow.array(["dark", "light"] * 20))
+    as_file(table, tmp_path / "train.arrow")
+    content = bytearray((tmp_path / "train.arrow").read_bytes())
+    frames = [at for at in range(len(content)) if content.startswith(b"\x28\xb5\x2f\xfd", at)]
+    content[frames[1] - 2] = 1  # of the first batch's cells: their offsets are the first frame
+    for split, body in (("train", content), ("validation", pictures_as_stream(tmp_path)), ("test", pictures_as_stream(tmp_path))):
+        s3.client().put_object(Bucket=bucket, Key=f"set/{split}.arrow", Body=bytes(body))
+    found = data.load(asked(bucket, s3, imageSize=8), tmp_path / "scratch")
+    assert len(found.train) == 40 - ROWS_EACH
+    assert found.unreadable["train"] == [f"train.arrow:{row} (empty or damaged)" for row in range(1, ROWS_EACH + 1)]
+
+
 def test_labels_that_can_not_be_decompressed_are_the_datas_fault(
     bucket: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

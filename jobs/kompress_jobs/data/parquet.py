@@ -52,11 +52,9 @@ def read(file: PlacedFile, input_column: str, label_column: str) -> tables.Table
         (rows if number in decoded else damaged).extend(numbers)
     names = cells.label_names(schema.metadata or {}, label_column)
     footer = table.metadata
+    wanted_groups = [(number, footer.row_group(number)) for number in groups]
     by_row_group = RowGroups.whole(
-        [
-            ParquetRowGroup(file, number, input_column, footer.row_group(number).num_rows, size_of(footer, number, input_column), footer)
-            for number in groups
-        ]
+        [ParquetRowGroup(file, number, input_column, group.num_rows, group.total_byte_size, footer) for number, group in wanted_groups]
     )
     return tables.Table(by_row_group if holds_files else found[input_column], found[label_column], rows, tuple(damaged), names)
 
@@ -82,7 +80,7 @@ def by_columns(file: PlacedFile, table: parquet.ParquetFile, wanted: list[str]) 
         found = table.read(wanted, use_threads=False)
         return found.schema, found.to_batches()
 
-    size = sum(size_of(table.metadata, number, name) for number in range(table.num_row_groups) for name in wanted)
+    size = sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
     return kept(file, f"columns {wanted}", size, read_columns).read_all()
 
 
@@ -101,10 +99,3 @@ class ParquetRowGroup(CopiedRowGroup):
         with self.file.open() as raw, parquet.ParquetFile(raw, metadata=self.footer, buffer_size=BUFFER, pre_buffer=False) as table:
             for batch in table.iter_batches(rows, row_groups=[self.number], columns=[self.column], use_threads=False):
                 yield from (cell.as_py() or b"" for cell in cells.files_in(batch.column(0)))
-
-
-def size_of(footer: parquet.FileMetaData, number: int, column: str) -> int:
-    """Bytes of a column's cells in a row group."""
-    group = footer.row_group(number)
-    leaves = (group.column(index) for index in range(group.num_columns))
-    return sum(leaf.total_uncompressed_size for leaf in leaves if f"{leaf.path_in_schema}.".startswith(f"{column}."))

@@ -1,1 +1,1 @@
-"""`spec.evaluation`: finished models that answer once more, on more data and after more seeds."""
+"""Finished models that answer once more: in their engine, and for `spec.evaluation` on more data and after more seeds."""

@@ -101,7 +101,7 @@ class Predictions:
 
     def named(self, split: "Split", **about: Any) -> "Predictions":
         """With the names that the split has for its samples, if it has any, and more about them."""
-        from kompress_jobs.samples.splits import names_of
+        from kompress_jobs.samples.splits import names_of  # torch, which a report does not need
 
         names = names_of(split)
         found = [names[position] for position in self.positions.tolist()] if names else []

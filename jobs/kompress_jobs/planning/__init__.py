@@ -1,1 +1,1 @@
-"""What can be told before anything runs: whether it works, what it is called, how large it will be, what memory it takes."""
+"""What a stage's result is called before it is made: keys, fingerprints, the code's version; and the plan that holds them."""

@@ -110,6 +110,6 @@ def require_texts(data: Data) -> None:
     if not isinstance(first, list):
         raise MethodRefused(
             "the data holds no texts",
-            hint="use builtin://docstrings or format: parquet, csv or json, or the task of your data",
+            hint="use builtin://docstrings or format: parquet, arrow, csv or json, or the task of your data",
             field="spec.dataset.source",
         )

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import numpy
 import pyarrow
@@ -72,13 +72,23 @@ def holds_files(kind: pyarrow.DataType) -> bool:
     return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
 
+Checked = TypeVar("Checked", pyarrow.Array, pyarrow.ChunkedArray, pyarrow.RecordBatch)
+
+
+def checked(found: Checked) -> Checked:
+    """Raise pyarrow.ArrowInvalid for offsets that point anywhere: to follow one ends the process."""
+    found.validate(full=True)
+    return found
+
+
 def files_in(column: pyarrow.Array) -> pyarrow.Array:
-    """Such cells as large_binary."""
+    """Such cells as large_binary. Raises a pyarrow.ArrowException where they are damaged; what else a struct holds is not looked at."""
+    column.validate()
     if pyarrow.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pyarrow.types.is_struct(column.type):
         column = pyarrow.compute.struct_field(column, "bytes")
-    return column.cast(pyarrow.large_binary())
+    return checked(column.cast(pyarrow.large_binary()))
 
 
 def values(cells: pyarrow.ChunkedArray) -> Iterator[object]:

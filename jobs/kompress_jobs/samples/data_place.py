@@ -52,6 +52,10 @@ class PlacedFile:
         with told_as_data(self.field):
             return self.local or self.cache.bring(self.store, [self.entry], origin=self.origin)[0]
 
+    def is_here(self) -> bool:
+        """Whether all of it is on the local disk already."""
+        return self.local is not None or self.cache.has(self.store, self.entry, origin=self.origin)
+
     def whole(self, read: Callable[[Path], Found]) -> Found:
         """What `read` makes of all of it."""
         while True:
@@ -90,12 +94,17 @@ class Parts(io.RawIOBase):
         return self.position
 
     def readinto(self, buffer: Any) -> int:
-        stop = min(self.position + len(buffer), self.size)
+        found = self.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+    def read(self, size: int = -1) -> bytes:
+        """As they come, without another copy of them."""
+        stop = self.size if size < 0 else min(self.position + size, self.size)
         with told_as_data(self.file.field):
             found = self.file.store.read_part(self.file.entry, self.position, stop) if self.position < stop else b""
-        buffer[: len(found)] = found
         self.position += len(found)
-        return len(found)
+        return found
 
 
 class LocalPlace:

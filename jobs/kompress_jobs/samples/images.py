@@ -31,13 +31,13 @@ def decoded(encoded: Encoded, dataset: Dataset) -> Data:
 
 def own_size(files: Sequence[File]) -> int:
     """The side of the images where the first ones are square and of one size, else 224."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     def size_of(file: File) -> tuple[int, int] | None:
         try:
             with Image.open(opened(file)) as image:
                 return image.size
-        except (UnidentifiedImageError, OSError):
+        except unreadable():
             return None
 
     sizes: set[tuple[int, int]] = set()
@@ -60,8 +60,15 @@ def decode(file: Source, size: int) -> torch.Tensor | None:
         with Image.open(file) as image:
             fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
             return torch.from_numpy(numpy.array(fitted)).permute(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for damaged files
+    except unreadable():
         return None
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What Pillow raises for damaged files, and for those that promise more pixels than a computer has room for."""
+    from PIL import Image
+
+    return OSError, ValueError, SyntaxError, Image.DecompressionBombError
 
 
 def gather(images: list[torch.Tensor], size: int) -> torch.Tensor:

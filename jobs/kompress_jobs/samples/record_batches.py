@@ -10,7 +10,6 @@ import io
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy
 import pyarrow
@@ -55,17 +54,16 @@ class Known(Parts):
         self.known, self.starts = dict(known), sorted(known)
         self.size = max([file.entry.size, *(start + len(content) for start, content in known.items())])
 
-    def readinto(self, buffer: Any) -> int:
+    def read(self, size: int = -1) -> bytes:
+        """See `Parts`."""
         index = bisect.bisect_right(self.starts, self.position) - 1
-        if index < 0:
-            return super().readinto(buffer)
-        skipped = self.position - self.starts[index]
-        content = self.known[self.starts[index]][skipped : skipped + len(buffer)]
-        if len(content) < len(buffer):
-            return super().readinto(buffer)
-        buffer[:] = content
-        self.position += len(content)
-        return len(content)
+        if index >= 0 and size >= 0:
+            skipped = self.position - self.starts[index]
+            content = self.known[self.starts[index]][skipped : skipped + size]
+            if len(content) == size:
+                self.position += size
+                return content
+        return super().read(size)
 
     def look(self, start: int, stop: int) -> None:
         """Read a part and know it from now on."""
@@ -101,8 +99,11 @@ def begun(file: PlacedFile) -> tuple[Known, pyarrow.Schema]:
     """The beginning of a file in either format, and its columns. Raises pyarrow.ArrowInvalid for another file."""
     raw = Known(file, {})
     raw.look(0, HEAD)
-    found = ipc.open_file(raw).schema if raw.known[0].startswith(MAGIC) else ipc.open_stream(raw).schema
-    return raw, found
+    if raw.known[0].startswith(MAGIC):
+        return raw, ipc.open_file(raw).schema
+    if not raw.known[0].startswith(CONTINUES.to_bytes(4, "little")):
+        raise pyarrow.ArrowInvalid("it does not begin as arrow does")
+    return raw, ipc.open_stream(raw).schema
 
 
 def laid_out(raw: Known, schema: pyarrow.Schema) -> Layout:
@@ -112,39 +113,43 @@ def laid_out(raw: Known, schema: pyarrow.Schema) -> Layout:
     if raw.known[0].startswith(MAGIC):
         footer = own_footer(raw, raw.file.entry.size)
         blocks = {kind: blocks_of(footer, kind).tolist() for kind in BLOCKS}
+        for offset, header, _, body in (block for found in blocks.values() for block in found):
+            if offset < 0 or header < 8 or body < 0 or offset + header + body > raw.file.entry.size:
+                raise pyarrow.ArrowInvalid(f"its footer names a message at byte {offset} that is not there")
         for offset, length, *_ in blocks[RECORDS][:1]:
             raw.seek(offset + 8)
             compressed = message(raw.read(length - 8)).compressed
     else:
         for found, block in walk(raw):
-            if found.kind in blocks:
-                blocks[found.kind].append(block)
+            if found.kind == DICTIONARY:
+                raise Whole  # which column it belongs to is told by numbers, and a footer made anew has others
+            if found.kind == RECORDS:
+                blocks[RECORDS].append(block)
                 compressed = compressed or found.compressed
-                require_large(found.kind, len(blocks[RECORDS]), block)
-        footer = footer_with(schema, blocks)
-    bodies = {kind: [body for *_, body in found] for kind, found in blocks.items()}
-    if sum(bodies[RECORDS]) < LEAST * len(bodies[RECORDS]) or sum(bodies[DICTIONARY]) > HEAD:
-        raise Whole  # dictionaries are brought again with every batch
-    if not compressed and any(body > HELD for body in bodies[RECORDS]):
-        raise Whole
+                require_worthwhile(len(blocks[RECORDS]), block, compressed=compressed)
+        footer = footer_with(schema, blocks[RECORDS])
+    if sum(body for *_, body in blocks[DICTIONARY]) > HEAD:
+        raise Whole  # they are brought again with every batch
+    for count, block in enumerate(blocks[RECORDS], start=1):
+        require_worthwhile(count, block, compressed=compressed)
     return Layout(footer, compressed, raw.known)
 
 
-def require_large(kind: int, count: int, block: tuple[int, ...]) -> None:
-    """Raise `Whole` once the batches up to a block have turned out to be small, without asking for more of them."""
-    offset, length, _, body = block
-    if kind == RECORDS and offset + length + body < LEAST * count:
+def require_worthwhile(count: int, block: tuple[int, ...], *, compressed: bool) -> None:
+    """Raise `Whole` where the first `count` batches are small on average, without asking for more of them, and for one that memory had
+    better not hold: a file that isn't compressed is mapped."""
+    offset, header, _, body = block
+    if offset + header + body < LEAST * count or (body > HELD and not compressed):
         raise Whole
 
 
-def footer_with(schema: pyarrow.Schema, blocks: dict[int, list[tuple[int, ...]]]) -> bytes:
-    """The footer of a file that has these blocks. Raises pyarrow.ArrowInvalid for dictionaries that come in several parts."""
-    made = bytearray(empty_footer(schema, len(blocks[RECORDS])))
-    for kind, found in blocks.items():
-        at, count = placed_blocks(made, kind)
-        if count != len(found):
-            raise pyarrow.ArrowInvalid(f"{len(found)} dictionaries for {count} columns that have one")
-        made[at : at + count * BLOCK.itemsize] = numpy.array(found, dtype=BLOCK).tobytes()
+def footer_with(schema: pyarrow.Schema, records: list[tuple[int, ...]]) -> bytes:
+    """The footer of a file that has these record batches. Raises `Whole` for columns that have dictionaries."""
+    made = bytearray(empty_footer(schema, len(records)))
+    if placed_blocks(made, DICTIONARY)[1]:
+        raise Whole
+    at, count = placed_blocks(made, RECORDS)
+    made[at : at + count * BLOCK.itemsize] = numpy.array(records, dtype=BLOCK).tobytes()
     return bytes(made)
 
 

@@ -6,10 +6,13 @@ offsets where each begins. Of the rest of the table only its footer and its labe
 """
 
 import abc
+import contextlib
 import hashlib
 import io
 import logging
+import os
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,10 +32,35 @@ from kompress_jobs.storage.cache import used
 log = logging.getLogger(__name__)
 HELD = 64 << 20
 """About the bytes that are in memory at once while row groups are copied."""
-DAMAGED = (pyarrow.ArrowInvalid, pyarrow.ArrowSerializationError, OSError)
+DAMAGED = (pyarrow.ArrowException, OSError)
 """What pyarrow raises for bytes that can't be decoded."""
 OFFSET = 8
 """Bytes of an offset."""
+
+
+class Memory:
+    """What all threads of this process hold at once; who alone wants more than there is gets it alone."""
+
+    def __init__(self, size: int) -> None:
+        self.size = self.left = size
+        self.changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait until there is room for so many bytes."""
+        size = min(size, self.size)
+        with self.changed:
+            self.changed.wait_for(lambda: self.left >= size)
+            self.left -= size
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.left += size
+                self.changed.notify_all()
+
+
+MEMORY = Memory(HELD)
 
 
 class RowGroup(Protocol):
@@ -43,8 +71,8 @@ class RowGroup(Protocol):
         """How many cells there are."""
 
     @property
-    def held(self) -> int:
-        """About the bytes that are in memory at once while it is brought; 0: it is here."""
+    def missing(self) -> bool:
+        """Whether the cells are elsewhere."""
 
     def bring(self) -> None:
         """Have the cells here."""
@@ -59,7 +87,7 @@ class MappedRowGroup:
 
     cells: pyarrow.Array
     """large_binary."""
-    held = 0
+    missing = False
 
     @property
     def rows(self) -> int:
@@ -93,8 +121,8 @@ class CopiedRowGroup(abc.ABC):
         """The cells as they stand in the file, what is null empty. Raises one of DAMAGED at the first that can't be read."""
 
     @property
-    def held(self) -> int:
-        return 0 if used(self.copy) else self.cost
+    def missing(self) -> bool:
+        return not used(self.copy)
 
     @cached_property
     def copy(self) -> Path:
@@ -103,7 +131,8 @@ class CopiedRowGroup(abc.ABC):
 
     def bring(self) -> None:
         """Make the copy, where it is missing."""
-        self.file.cache.make(self.copy, self.size, self.write)
+        with MEMORY.taken(self.cost):
+            self.file.cache.make(self.copy, self.size, self.write)
 
     def write(self, target: Path) -> None:
         """Write the cells; what stands behind damaged bytes is empty."""
@@ -122,7 +151,7 @@ class CopiedRowGroup(abc.ABC):
         try:
             yield from self.contents()
         except DAMAGED as error:
-            log.warning("%s: row group %d is damaged: %s", self.file.entry.key, self.number + 1, error)
+            log.warning("%s: cells of row group (record batch) %d are damaged: %s", self.file.entry.key, self.number + 1, error)
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes]:
         """These cells."""
@@ -167,6 +196,8 @@ def kept(
         with ipc.new_file(str(target), schema) as copy:
             for batch in batches:
                 copy.write_batch(batch)
+        with target.open("rb") as copy_on_disk:  # else it may be whole in name only when this node goes down
+            os.fsync(copy_on_disk.fileno())
 
     while True:
         file.cache.make(path, size, write)
@@ -228,10 +259,9 @@ class RowGroups(Openable):
     def bring(self, indices: Sequence[int]) -> None:
         """Bring the row groups of these, several at a time."""
         asked = (self.groups[number] for number in numpy.unique(self.where(indices)[0]).tolist())
-        if missing := [(group, held) for group in asked if (held := group.held)]:
-            at_once = max(1, min(THREADS, HELD // max(held for _, held in missing)))
-            with ThreadPoolExecutor(at_once, thread_name_prefix="row-groups") as pool:
-                list(pool.map(lambda pair: pair[0].bring(), missing))
+        if missing := [group for group in asked if group.missing]:
+            with ThreadPoolExecutor(THREADS, thread_name_prefix="row-groups") as pool:
+                list(pool.map(lambda group: group.bring(), missing))
 
     def where(self, indices: Sequence[int]) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Of each its group, and its row there."""

@@ -64,9 +64,9 @@ def decode(file: Path | BinaryIO, samples: int) -> torch.Tensor | None:
     import soundfile
 
     try:
-        with soundfile.SoundFile(file) as opened:
-            wave = opened.read(math.ceil(samples * opened.samplerate / RATE), dtype="float32", always_2d=True).mean(1)
-            wave = resample(wave, opened.samplerate)[:samples]
+        with soundfile.SoundFile(file) as reading:
+            wave = reading.read(math.ceil(samples * reading.samplerate / RATE), dtype="float32", always_2d=True).mean(1)
+            wave = resample(wave, reading.samplerate)[:samples]
     except soundfile.SoundFileError:
         return None
     if not len(wave) or not numpy.isfinite(wave).all():

@@ -150,7 +150,7 @@ def load(
     """
     columns = column_of(dataset.input_column, "inputColumn", field), column_of(dataset.label_column, "labelColumn", field)
     place = open_place(dataset, scratch, field=field)
-    listed = files_of(dataset, place.paths, suffixes, field=field)
+    listed = files_by_split(dataset, place.paths, suffixes, field=field)
     reading = Reading(dataset, place, columns, read, at_once, field)
     parts: dict[str, Rows] = {}
     named: tuple[str, ...] = ()
@@ -249,7 +249,7 @@ def targets_of(labels: list[tuple[str, ...]], known: list[str], *, several: bool
     return found
 
 
-def files_of(dataset: Dataset, paths: list[str], suffixes: tuple[str, ...], *, field: str) -> dict[str, list[str]]:
+def files_by_split(dataset: Dataset, paths: list[str], suffixes: tuple[str, ...], *, field: str) -> dict[str, list[str]]:
     """The files of each split; a file that the source itself names is train, whatever it is called. Raises DataUnreadable without train."""
     files = [path for path in paths if path.lower().endswith(suffixes)]
     if not files:

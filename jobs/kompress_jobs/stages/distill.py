@@ -165,6 +165,12 @@ class Lesson:
             teacher.model.requires_grad_(False)
             teacher.model.eval()
         if self.looks_inside:
+            if spec.compile:
+                raise MethodRefused(
+                    "does not go with losses that look inside the student",
+                    hint="leave it out, or imitate scores (KD, DKD)",
+                    field=f"{field}.compile",
+                )
             self._pair(field)
             self._build_projectors(device)
         elif spec.layer_mapping:

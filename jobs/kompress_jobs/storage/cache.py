@@ -62,6 +62,10 @@ class Cache:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 safe_path(incoming, entry.key).replace(path)
 
+    def has(self, store: Store, entry: ObjectInfo, *, origin: str) -> bool:
+        """Whether there is a copy of an object; see `bring`."""
+        return used(self.folder / name_of(f"{origin} {store.uri}", entry))
+
     def part_of(self, store: Store, entry: ObjectInfo, part: str, *, origin: str) -> Path:
         """Where a part of an object is kept; see `make`."""
         return self.folder / name_of(f"{part} of {origin} {store.uri}", entry)

@@ -16,7 +16,6 @@ from kompress_api.stages.fine_tune import FineTune, Strategy
 from kompress_api.stages.fuse import Fuse
 from kompress_api.stages.prune import Granularity, Prune
 from kompress_api.training import Parallelism, Regularizer, Training
-from kompress_jobs import registry
 from kompress_jobs.training.mixing import mixes
 
 Row = tuple[str, Callable[[Any], bool], str, str]
@@ -57,12 +56,6 @@ DISTILL: tuple[Row, ...] = (
         lambda d: mixes(d) and any(part.type is DistillLoss.DKD for part in d.losses),
         "DKD needs one true class a sample, and mixup and cutmix give two",
         "use KD",
-    ),
-    (
-        "compile",
-        lambda d: d.compile and any(registry.load("losses", part.type, field="losses").ON == "features" for part in d.losses),
-        "does not go with losses that look inside the student",
-        "leave it out, or imitate scores (KD, DKD)",
     ),
 )
 ROUNDED: tuple[Row, ...] = (

@@ -97,7 +97,7 @@ from pathlib import Path
 import torch
 from stage_contexts import build_context
 from kompress_jobs.bench import Bench
-from kompress_jobs.pod.termination import describe
+from kompress_jobs.failures import describe
 from kompress_jobs.training.state import build_state
 
 folder, room = Path(sys.argv[1]), int(sys.argv[2]) * 2**20

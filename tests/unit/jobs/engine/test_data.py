@@ -1,6 +1,7 @@
 """Data sets: the same splits everywhere, and each bad input answered with its file."""
 
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +150,17 @@ def test_unreadable_images_are_skipped_and_named_up_to_the_stated_share(
     (root / "train" / "cat" / "7.png").write_bytes(b"no image")
     with pytest.raises(DataUnreadable, match=r"2 of 20 images of split train.*7\.png"):
         load(root, tmp_path, maxUnreadableFraction=0.05).train.read(torch.arange(20))
+
+
+def test_an_image_that_promises_too_many_pixels_is_one_that_can_not_be_read(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Pillow calls it a decompression bomb."""
+    root = make_folder({"train": ["cat", "dog"]})
+    bomb = bytearray(png(80))
+    bomb[16:24] = (20_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    (root / "train/dog/4.png").write_bytes(bomb)
+    found = load(root, tmp_path, maxUnreadableFraction=0.1)
+    assert [name for names in found.unreadable.values() for name in names] == [str(root / "train/dog/4.png")]
 
 
 def test_a_large_set_is_decoded_batch_by_batch_to_the_same_images(

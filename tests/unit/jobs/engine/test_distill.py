@@ -175,6 +175,14 @@ def test_a_mapping_that_names_nothing_is_refused_by_its_place(run_stage: RunStag
     assert caught.value.field.endswith("distill.layerMapping[0].student")
 
 
+@pytest.mark.parametrize("loss", [loss for loss in DistillLoss if registry.load("losses", loss, field="losses").ON == "features"])
+def test_a_compiled_student_can_not_be_looked_into(loss: DistillLoss, run_stage: RunStage) -> None:
+    spec = {"teachers": [{"from": "source"}], "student": STUDENT, "epochs": 1, "compile": True, "losses": [{"type": loss}]}
+    with pytest.raises(MethodRefused, match="look inside the student") as caught:
+        run_stage({"distill": spec}, inputs={"teacher0": None})
+    assert caught.value.field.endswith("distill.compile")
+
+
 KEPT = [0, 2]
 
 

@@ -19,7 +19,6 @@ REFUSED: list[tuple[Any, dict[str, Any], str, str]] = [
     (FineTune, {"epochs": 1, "compile": True, "parallelism": "FSDP2"}, "compile", "FSDP2"),
     (FineTune, {"epochs": 1, "compile": True, "activationCheckpointing": True}, "compile", "activationCheckpointing"),
     (FineTune, {"epochs": 1, "strategy": "LoRA", "regularizers": [{"type": "L2SP", "weight": 1}]}, "regularizers", "LoRA"),
-    (Distill, {"epochs": 1, "teachers": [{"from": "a"}], "compile": True, "losses": [{"type": "Feature"}]}, "compile", "look inside"),
     (
         Prune,
         {"sparsity": 0.5, "granularity": "Weight", "recovery": {"epochs": 1, "parallelism": "FSDP2"}},

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kompress_jobs.bench import Bench
 from kompress_jobs.context import StageContext
 from kompress_jobs.planning import fingerprint
 from kompress_jobs.samples import Clips, cells, images
+from kompress_jobs.samples.row_groups import Memory
 from kompress_jobs.samples.sound import RATE
 from kompress_jobs.samples.splits import Data, MemorySplit
 
@@ -326,6 +328,18 @@ def test_sound_is_known_by_its_first_bytes() -> None:
         assert images.decode(io.BytesIO(file.getvalue()), 8) is not None
 
 
+def test_a_damaged_length_of_a_column_does_not_end_the_process_either(tmp_path: Path) -> None:
+    saved_by_datasets(tmp_path / "set", rows(png), "Image", splits=("train",))
+    file = tmp_path / "set/train/data-00000-of-00001.arrow"
+    content = bytearray(file.read_bytes())
+    node = numpy.array([5, 0], "<i8").tobytes()  # rows, nulls: of the struct, then of its bytes
+    second = content.index(node, content.index(node) + 1)
+    content[second + 7] = 0xFF
+    file.write_bytes(content)
+    found = load(tmp_path / "set", "arrow", tmp_path, maxUnreadableFraction=0.5)
+    assert [number for number, _ in everything(found)] == list(range(5, COUNT))
+
+
 def test_damaged_offsets_are_told_and_do_not_end_the_process(tmp_path: Path) -> None:
     """Arrow believes what it maps: an offset beyond its buffer is a bus error when the cell is read."""
     table = pyarrow.table({"file": [bytes([number]) * 100 for number in range(40)], "label": [number % 2 for number in range(40)]})
@@ -340,3 +354,24 @@ def test_damaged_offsets_are_told_and_do_not_end_the_process(tmp_path: Path) -> 
         stream.write_table(pyarrow.Table.from_pylist(rows(png)).select(["file"]).append_column("label", [[0, 1] * (COUNT // 2)]))
     with pytest.raises(DataUnreadable, match=r"train\.arrow:\d+ \(empty or damaged\)"):
         load(tmp_path, "arrow", tmp_path, splits=splits)
+
+
+def test_what_threads_hold_together_is_bounded() -> None:
+    """Eight row groups of 64 MiB at once are what a pod has no room for."""
+    memory, began, order = Memory(64), threading.Event(), []
+
+    def large() -> None:
+        began.set()
+        with memory.taken(1000):  # more than there is: alone
+            order.append("large")
+
+    with memory.taken(40):
+        with memory.taken(24):
+            pass
+        waiting = threading.Thread(target=large)
+        waiting.start()
+        assert began.wait(10)
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "large"]
+    assert memory.left == 64
