@@ -57,7 +57,7 @@ def test_a_set_that_is_large_is_streamed_and_resumed_in_the_middle_of_an_epoch(
     images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training begins with its first files, not with the last; what is resumed sees the same samples, and brings no others."""
-    monkeypatch.setattr(images, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kompress_jobs.samples.images.IN_MEMORY_BYTES", 0)
     whole = data.load(images, tmp_path / "whole").train
     order = Order(len(whole), batch_size=4, epochs=2, seed=1)
     seen = {step: batch for step, (batch,) in enumerate(steps(whole, order, 0))}
@@ -87,7 +87,7 @@ def test_an_image_that_is_overwritten_while_the_job_runs_is_told(
     images: Dataset, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of an epoch would be of one data set, half of another."""
-    monkeypatch.setattr(images, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kompress_jobs.samples.images.IN_MEMORY_BYTES", 0)
     train = data.load(images.model_copy(update={"image_size": 8}), tmp_path / "scratch").train
     name = train.names[0]
     bucket = images.source.split("/")[2]
