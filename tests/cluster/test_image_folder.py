@@ -1,20 +1,17 @@
 """An image folder in a bucket (versitygw): the same samples as on the disk, copied to the node once, as they are asked for."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from cluster.stepping import steps
 from kompress_api.contract import ENV_CACHE
 from kompress_api.errors import BucketMissing, DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs import data
-from kompress_jobs.gang import Gang
-from kompress_jobs.samples.splits import Split
-from kompress_jobs.tasks import image_classification
 from kompress_jobs.training import batches
 from kompress_jobs.training.order import Order
 from testcluster.servers import S3
@@ -99,11 +96,6 @@ def test_an_image_that_is_overwritten_while_the_job_runs_is_told(
 def copies(folder: Path) -> list[Path]:
     """What was copied there."""
     return sorted(folder.rglob("*.png"))
-
-
-def steps(split: Split, order: Order, start: int) -> Iterator[list[batches.Batch]]:
-    """A process alone."""
-    return batches.batches(split, order, Gang(0, 1, torch.device("cpu")), image_classification, "None", 1, start)
 
 
 def test_an_empty_prefix_is_65_and_a_missing_bucket_78(images: Dataset, tmp_path: Path) -> None:

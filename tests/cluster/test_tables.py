@@ -3,7 +3,7 @@ brought than is looked at."""
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -13,16 +13,13 @@ import torch
 from PIL import Image
 from pyarrow import ipc, parquet
 
+from cluster.stepping import steps
 from kompress_api.errors import DataUnreadable
 from kompress_api.places import Dataset
 from kompress_jobs import data
-from kompress_jobs.gang import Gang
 from kompress_jobs.planning import fingerprint
 from kompress_jobs.samples import images, record_batches
-from kompress_jobs.samples.splits import Split
 from kompress_jobs.storage.s3 import S3Store
-from kompress_jobs.tasks import image_classification
-from kompress_jobs.training import batches
 from kompress_jobs.training.order import Order
 from testcluster.servers import S3
 
@@ -78,15 +75,19 @@ def as_file(table: pyarrow.Table, file: Path) -> None:
 WRITERS: dict[str, Callable[[pyarrow.Table, Path], None]] = {"parquet": as_parquet, "stream": as_stream, "file": as_file}
 
 
-@pytest.fixture(params=WRITERS)
-def photos(request: pytest.FixtureRequest, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """Noise, which no codec makes smaller, as `datasets` keeps images: below `tmp_path`/photos and at <bucket>/photos."""
+@pytest.fixture
+def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
+    return s3.new_bucket()
+
+
+@pytest.fixture(params=WRITERS)
+def photos(request: pytest.FixtureRequest, bucket: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Noise, which no codec makes smaller, as `datasets` keeps images: below `tmp_path`/photos and at <bucket>/photos."""
     monkeypatch.setattr(images, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(record_batches, "LEAST", 0)
     form = "parquet" if request.param == "parquet" else "arrow"
-    bucket = s3.new_bucket()
     (tmp_path / "photos").mkdir()
     generator = numpy.random.default_rng(0)
     for split in SPLITS:
@@ -161,11 +162,6 @@ def test_what_is_resumed_in_the_middle_of_an_epoch_sees_the_same_and_brings_no_m
     assert sum(brought) - before < (2 * 4) * 1.1 * group, "no more than a row group a sample"
 
 
-def steps(split: Split, order: Order, start: int) -> Iterator[list[batches.Batch]]:
-    """A process alone."""
-    return batches.batches(split, order, Gang(0, 1, torch.device("cpu")), image_classification, "None", 1, start)
-
-
 def test_a_table_that_is_overwritten_while_the_job_runs_is_told(photos: Dataset, s3: S3, tmp_path: Path) -> None:
     train = data.load(photos, tmp_path / "scratch").train
     s3.client().put_object(Bucket=photos.source.split("/")[2], Key=f"photos/train-1.{photos.format}", Body=b"another")
@@ -205,13 +201,6 @@ def test_a_damaged_row_group_of_texts_costs_its_own_rows(s3: S3, tmp_path: Path,
     columns = {"format": "parquet", "inputColumn": "text", "labelColumn": "label", "maxUnreadableFraction": 0.5}
     reviews = Dataset.model_validate({"source": f"s3://{bucket}/reviews.parquet", "endpoint": s3.endpoint, **columns})
     assert data.load(reviews, tmp_path / "scratch").unreadable["train"] == [f"reviews.parquet:{row} (damaged)" for row in range(31, 41)]
-
-
-@pytest.fixture
-def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    return s3.new_bucket()
 
 
 def asked(bucket: str, s3: S3, **settings: object) -> Dataset:

@@ -25,8 +25,6 @@ TRANSCRIPTS = True
 log = logging.getLogger(__name__)
 FOOTER, COMPRESSED = b"footer", b"compressed"
 """What the labels' copy says of the record batches."""
-ROOM = 8 << 20
-"""Bytes that labels and footer hardly ever exceed."""
 
 
 def load(dataset: Dataset, scratch: Path, *, field: str, first: int | None = None, transcripts: bool = False) -> Data:
@@ -85,7 +83,7 @@ def by_record_batches(file: PlacedFile, input_column: str, label_column: str) ->
             about = {FOOTER: layout.footer, COMPRESSED: b"yes" if layout.compressed else b""}
             return found.schema.with_metadata(about), [cells.checked(found.get_batch(number)) for number in range(found.num_record_batches)]
 
-    with kept(file, f"footer and column {label_column}", ROOM, labelled) as found:
+    with kept(file, f"footer and column {label_column}", labelled) as found:
         about = found.schema.metadata
         batches = [found.get_batch(number) for number in range(found.num_record_batches)]
     layout = Layout(about[FOOTER], bool(about[COMPRESSED]))

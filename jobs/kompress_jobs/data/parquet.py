@@ -80,8 +80,7 @@ def by_columns(file: PlacedFile, table: parquet.ParquetFile, wanted: list[str]) 
         found = table.read(wanted, use_threads=False)
         return found.schema, found.to_batches()
 
-    size = sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
-    return kept(file, f"columns {wanted}", size, read_columns).read_all()
+    return kept(file, f"columns {wanted}", read_columns).read_all()
 
 
 @dataclass(frozen=True)

@@ -108,31 +108,39 @@ def begun(file: PlacedFile) -> tuple[Known, pyarrow.Schema]:
 
 def laid_out(raw: Known, schema: pyarrow.Schema) -> Layout:
     """What is where. Raises `Whole`, and pyarrow.ArrowInvalid where the file is damaged or no footer can say what it holds."""
-    blocks: dict[int, list[tuple[int, ...]]] = {kind: [] for kind in BLOCKS}
-    compressed = False
-    if raw.known[0].startswith(MAGIC):
-        footer = own_footer(raw, raw.file.entry.size)
-        blocks = {kind: blocks_of(footer, kind).tolist() for kind in BLOCKS}
-        for offset, header, _, body in (block for found in blocks.values() for block in found):
-            if offset < 0 or header < 8 or body < 0 or offset + header + body > raw.file.entry.size:
-                raise pyarrow.ArrowInvalid(f"its footer names a message at byte {offset} that is not there")
-        for offset, length, *_ in blocks[RECORDS][:1]:
-            raw.seek(offset + 8)
-            compressed = message(raw.read(length - 8)).compressed
-    else:
-        for found, block in walk(raw):
-            if found.kind == DICTIONARY:
-                raise Whole  # which column it belongs to is told by numbers, and a footer made anew has others
-            if found.kind == RECORDS:
-                blocks[RECORDS].append(block)
-                compressed = compressed or found.compressed
-                require_worthwhile(len(blocks[RECORDS]), block, compressed=compressed)
-        footer = footer_with(schema, blocks[RECORDS])
-    if sum(body for *_, body in blocks[DICTIONARY]) > HEAD:
+    return laid_out_by_footer(raw) if raw.known[0].startswith(MAGIC) else laid_out_by_headers(raw, schema)
+
+
+def laid_out_by_footer(raw: Known) -> Layout:
+    """Of the file format; all batches are compressed, or none."""
+    footer = own_footer(raw, raw.file.entry.size)
+    dictionaries, records = (blocks_of(footer, kind).tolist() for kind in (DICTIONARY, RECORDS))
+    for offset, header, _, body in dictionaries + records:
+        if offset < 0 or header < 8 or body < 0 or offset + header + body > raw.file.entry.size:
+            raise pyarrow.ArrowInvalid(f"its footer names a message at byte {offset} that is not there")
+    if sum(body for *_, body in dictionaries) > HEAD:
         raise Whole  # they are brought again with every batch
-    for count, block in enumerate(blocks[RECORDS], start=1):
+    compressed = False
+    for offset, header, *_ in records[:1]:
+        raw.seek(offset + 8)
+        compressed = message(raw.read(header - 8)).compressed
+    for count, block in enumerate(records, start=1):
         require_worthwhile(count, block, compressed=compressed)
     return Layout(footer, compressed, raw.known)
+
+
+def laid_out_by_headers(raw: Known, schema: pyarrow.Schema) -> Layout:
+    """Of the stream format."""
+    records: list[tuple[int, ...]] = []
+    compressed = False
+    for found, block in walk(raw):
+        if found.kind == DICTIONARY:
+            raise Whole  # which column it belongs to is told by numbers, and a footer made anew has others
+        if found.kind == RECORDS:
+            records.append(block)
+            compressed = compressed or found.compressed
+            require_worthwhile(len(records), block, compressed=compressed)
+    return Layout(footer_with(schema, records), compressed, raw.known)
 
 
 def require_worthwhile(count: int, block: tuple[int, ...], *, compressed: bool) -> None:

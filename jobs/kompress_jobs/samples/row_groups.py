@@ -181,9 +181,7 @@ class Undecodable(Exception):
     """Bytes of a table that say nothing."""
 
 
-def kept(
-    file: PlacedFile, part: str, size: int, read: Callable[[], tuple[pyarrow.Schema, list[pyarrow.RecordBatch]]]
-) -> ipc.RecordBatchFileReader:
+def kept(file: PlacedFile, part: str, read: Callable[[], tuple[pyarrow.Schema, list[pyarrow.RecordBatch]]]) -> ipc.RecordBatchFileReader:
     """Record batches that `read` takes from a file that is far away, mapped from a copy on this node's disk, which all processes share.
     Raises `Undecodable`, and what `read` raises."""
     path = file.copy_of(part)
@@ -193,6 +191,7 @@ def kept(
             schema, batches = read()
         except DAMAGED as error:  # which is no error of this node's disk
             raise Undecodable(str(error)) from error
+        file.cache.make_room(sum(batch.nbytes for batch in batches))
         with ipc.new_file(str(target), schema) as copy:
             for batch in batches:
                 copy.write_batch(batch)
@@ -200,7 +199,7 @@ def kept(
             os.fsync(copy_on_disk.fileno())
 
     while True:
-        file.cache.make(path, size, write)
+        file.cache.make(path, 0, write)  # how large it is, `write` knows
         try:
             return ipc.open_file(pyarrow.memory_map(str(path)))
         except FileNotFoundError:  # another process made room just then
